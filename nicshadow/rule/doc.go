@@ -1,0 +1,2 @@
+// Package rule is the rule machine.
+package rule
