@@ -1,0 +1,54 @@
+# Sekimori. `make help` says what can be done; `make demo` and `make test` do
+# all set-up themselves on a Debian or Ubuntu machine that has Go.
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+GO      ?= go
+# How long each fuzz target runs in `make test`.
+FUZZTIME ?= 5s
+# Benchmarks: which, and for how long each.
+BENCH     ?= .
+BENCHTIME ?= 1s
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Namespaces, cgroups and TAP devices need root; ask for it only where it is missing.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+export CGO_ENABLED := 0
+
+.PHONY: help demo test bench lint build install clean
+
+help: ## this list
+	@echo 'usage: make TARGET'
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: build ## ARP spoofing, seen and then stopped: examples/arp_guard.star on this machine
+	@scripts/deps demo
+	@$(GO) build -trimpath -o bin/demo ./examples/demo
+	@$(SUDO) bin/demo -seki bin/seki
+
+test: build ## everything: vet, unit and root tests, fuzzing, the race detector
+	@scripts/deps test
+	@FUZZTIME=$(FUZZTIME) GO=$(GO) scripts/test
+
+bench: build ## each benchmark beside its peer, in one run (BENCH=regexp BENCHTIME=1s)
+	@scripts/deps bench
+	@GO=$(GO) BENCH='$(BENCH)' BENCHTIME=$(BENCHTIME) SUDO=$(SUDO) scripts/bench
+
+lint: ## go vet, staticcheck, gofmt and shellcheck
+	@scripts/deps lint
+	@GO=$(GO) scripts/lint
+
+build: ## bin/seki, static
+	@$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/seki ./cmd/seki
+
+install: build ## bin/seki to $(PREFIX)/bin, with shell completion for bash
+	install -D -m 755 bin/seki $(DESTDIR)$(PREFIX)/bin/seki
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	bin/seki completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/seki
+
+clean: ## what the other targets made
+	rm -rf bin
