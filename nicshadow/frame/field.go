@@ -68,3 +68,91 @@ const (
 	KindIPv4         // 32 bits, network order read as one number
 	KindIPv6         // 128 bits
 )
+
+// An Info describes a field: its name, type and place in a [Key].
+type Info struct {
+	Name  string // as assembly and explanations write it
+	Kind  Kind
+	Width uint8 // in bits
+	// Word and Shift say where in Key.Words the field's lowest bit lies. A
+	// 128-bit field fills Word (high half) and Word+1.
+	Word, Shift uint8
+	// Classes are those whose frames carry the field.
+	Classes ClassSet
+}
+
+// infos is the one table of fields.
+var infos = [NumFields]Info{
+	EthDst:    {"eth.dst", KindMAC, 48, wordDst, 16, setAll},
+	EthSrc:    {"eth.src", KindMAC, 48, wordSrc, 16, setAll},
+	EtherType: {"eth.type", KindInt, 16, wordDst, 0, setAll},
+	VLAN:      {"vlan.id", KindInt, 12, wordSrc, 4, setAll},
+	VLANTags:  {"vlan.tags", KindInt, 2, wordSrc, 0, setAll},
+	Length:    {"eth.len", KindInt, 16, wordMeta, shiftLength, setAll},
+
+	ARPOp:        {"arp.op", KindInt, 16, wordL4, 0, setARP},
+	ARPSenderMAC: {"arp.sha", KindMAC, 48, wordL4, 16, setARP},
+	ARPSenderIP:  {"arp.spa", KindIPv4, 32, wordAddr4, 32, setARP},
+	ARPTargetMAC: {"arp.tha", KindMAC, 48, wordMAC, 16, setARP},
+	ARPTargetIP:  {"arp.tpa", KindIPv4, 32, wordAddr4, 0, setARP},
+
+	IPv4Src: {"ip4.src", KindIPv4, 32, wordAddr4, 32, setIPv4},
+	IPv4Dst: {"ip4.dst", KindIPv4, 32, wordAddr4, 0, setIPv4},
+	IPv6Src: {"ip6.src", KindIPv6, 128, wordSrc6, 0, setIPv6},
+	IPv6Dst: {"ip6.dst", KindIPv6, 128, wordDst6, 0, setIPv6},
+
+	IPProtocol: {"ip.proto", KindInt, 8, wordMeta, shiftProto, setIPv4 | setIPv6},
+	IPTTL:      {"ip.ttl", KindInt, 8, wordMeta, shiftTTL, setIPv4 | setIPv6},
+	IPDSCP:     {"ip.dscp", KindInt, 6, wordMeta, shiftDSCP, setIPv4 | setIPv6},
+	IPFragment: {"ip.frag", KindBool, 1, wordMeta, shiftFrag, setIPv4 | setIPv6},
+
+	SrcPort: {"port.src", KindInt, 16, wordL4, shiftSrcPort, setTCP | setUDP},
+	DstPort: {"port.dst", KindInt, 16, wordL4, shiftDstPort, setTCP | setUDP},
+	TCPSyn:  {"tcp.syn", KindBool, 1, wordL4, shiftSyn, setTCP},
+	TCPAck:  {"tcp.ack", KindBool, 1, wordL4, shiftAck, setTCP},
+	TCPFin:  {"tcp.fin", KindBool, 1, wordL4, shiftFin, setTCP},
+	TCPRst:  {"tcp.rst", KindBool, 1, wordL4, shiftRst, setTCP},
+
+	ICMPType:   {"icmp.type", KindInt, 8, wordL4, shiftICMPType, setICMP},
+	ICMPCode:   {"icmp.code", KindInt, 8, wordL4, shiftICMPCode, setICMP},
+	NDPTarget:  {"ndp.target", KindIPv6, 128, wordTarget, 0, setNDP},
+	NDPLinkMAC: {"ndp.mac", KindMAC, 48, wordMAC, 16, setNDP},
+}
+
+// Valid reports whether f is one of the fields.
+func (f Field) Valid() bool { return f > FieldInvalid && f < NumFields }
+
+// Info describes f; the zero Info where f is not valid.
+func (f Field) Info() Info {
+	if f >= NumFields {
+		return Info{}
+	}
+	return infos[f]
+}
+
+// Width is the size of the field in bits, 0 where f is not valid.
+func (f Field) Width() int { return int(f.Info().Width) }
+
+// Kind is the type of the field's value.
+func (f Field) Kind() Kind { return f.Info().Kind }
+
+// Classes are the classes whose frames carry f.
+func (f Field) Classes() ClassSet { return f.Info().Classes }
+
+// String is the name of the field, as assembly writes it.
+func (f Field) String() string {
+	if !f.Valid() {
+		return "invalid field"
+	}
+	return infos[f].Name
+}
+
+// FieldNamed is the field of that name; ok is false where there is none.
+func FieldNamed(name string) (f Field, ok bool) {
+	for f := FieldInvalid + 1; f < NumFields; f++ {
+		if infos[f].Name == name {
+			return f, true
+		}
+	}
+	return FieldInvalid, false
+}

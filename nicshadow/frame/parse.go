@@ -1,0 +1,154 @@
+package frame
+
+import "encoding/binary"
+
+// Limits of what [Parse] accepts.
+const (
+	// MaxLength is the longest frame in bytes, without FCS.
+	MaxLength = 65535
+	// MaxTags is the number of VLAN tags a frame may carry. Linux strips any
+	// number of priority tags (VLAN 0) before its protocol handlers see the
+	// frame; a filter that looks behind fewer of them than the receiver is
+	// evaded (CVE-2021-27853).
+	MaxTags = 2
+	// MaxExtensionHeaders is the number of IPv6 extension headers a frame may
+	// carry. RFC 8200, 4.1 lists six that occur once, one of them twice.
+	MaxExtensionHeaders = 7
+)
+
+// EtherTypes.
+const (
+	typeIPv4 = 0x0800
+	typeARP  = 0x0806
+	typeIPv6 = 0x86dd
+	typeTagC = 0x8100 // 802.1Q customer tag
+	typeTagS = 0x88a8 // 802.1ad service tag
+	typeTagQ = 0x9100 // used for service tags before 802.1ad
+	minType  = 0x0600 // below it the two bytes are an 802.3 length
+)
+
+const (
+	headerLen = 14
+	tagLen    = 4
+	// minLen is the least length that Ethernet pads to, without FCS. Linux
+	// pads a tagged frame to 4 bytes more (ETH_ZLEN + VLAN_HLEN), so that it
+	// is long enough behind the bridge that strips the tag.
+	minLen = 60
+)
+
+// no allocation, no lock, no log below this line
+
+// Parse reads the Ethernet frame b, without FCS, into k and returns OK; or it
+// returns why the frame must drop and leaves k with class ClassNone and
+// nothing else of use. It does not keep b.
+func Parse(b []byte, k *Key) Reason {
+	*k = Key{}
+	if len(b) < headerLen {
+		return Truncated
+	}
+	if len(b) > MaxLength {
+		return TooLong
+	}
+	src := binary.BigEndian.Uint64(b[6:])
+	typ := src & 0xffff
+	src &^= 0xffff
+	// One compare refuses both: taking 1 from the zero address sets its
+	// group bit, too, so a single test would do; two names are worth more.
+	if src&(1<<56) != 0 {
+		return GroupSource
+	}
+	if src == 0 {
+		return ZeroSource
+	}
+	k.Words[wordSrc] = src
+	k.Words[wordDst] = binary.BigEndian.Uint64(b)&^0xffff | typ
+	// Untagged IPv4, ARP and IPv6 come first: that is nearly every frame.
+	switch typ {
+	case typeIPv4:
+		return parseIPv4(b, headerLen, k)
+	case typeARP:
+		return parseARP(b, headerLen, k)
+	case typeIPv6:
+		return parseIPv6(b, headerLen, k)
+	}
+	return parseOther(b, k)
+}
+
+// parseOther reads what lies behind VLAN tags, and the rarer EtherTypes.
+func parseOther(b []byte, k *Key) Reason {
+	typ := uint64(binary.BigEndian.Uint16(b[12:]))
+	off, tags := headerLen, uint64(0)
+	for ; isTag(typ); tags++ {
+		if tags == MaxTags {
+			return TooManyTags
+		}
+		if len(b) < off+tagLen {
+			return Truncated
+		}
+		if tags == 0 {
+			k.Words[wordSrc] |= uint64(binary.BigEndian.Uint16(b[off:])&0xfff) << 4
+		}
+		typ = uint64(binary.BigEndian.Uint16(b[off+2:]))
+		off += tagLen
+	}
+	k.Words[wordSrc] |= tags
+	k.Words[wordDst] = k.Words[wordDst]&^0xffff | typ
+	switch {
+	case typ == typeIPv4:
+		return parseIPv4(b, off, k)
+	case typ == typeARP:
+		return parseARP(b, off, k)
+	case typ == typeIPv6:
+		return parseIPv6(b, off, k)
+	case typ < minType:
+		return LLC
+	}
+	k.accept(ClassOther, len(b))
+	return OK
+}
+
+func isTag(typ uint64) bool {
+	return typ == typeTagC || typ == typeTagS || typ == typeTagQ
+}
+
+// accept sets the class and length, the last thing every accepting path does:
+// a key without them has class ClassNone.
+func (k *Key) accept(c Class, length int) {
+	k.Words[wordMeta] |= uint64(c) | uint64(length)<<shiftLength
+}
+
+// trailing reports whether b goes on behind end by more than padding, where
+// off is where the payload of the Ethernet header began.
+func trailing(b []byte, off, end int) bool {
+	return len(b) > max(end, minLen-headerLen+off)
+}
+
+// parseARP reads an ARP packet (RFC 826) at b[off:]:
+//
+//	2 bytes  hardware type, 1 (Linux would take 6 too)
+//	2 bytes  protocol type, 0x0800
+//	1 byte   hardware address length, 6
+//	1 byte   protocol address length, 4
+//	2 bytes  operation, 1 request or 2 reply
+//	6 + 4    sender MAC and IPv4 address
+//	6 + 4    target MAC and IPv4 address
+func parseARP(b []byte, off int, k *Key) Reason {
+	if len(b) < off+28 {
+		return MalformedARP
+	}
+	p := b[off : off+28 : off+28]
+	head := binary.BigEndian.Uint64(p)
+	op := head & 0xffff
+	if head>>16 != 0x0001_0800_06_04 || op-1 > 1 {
+		return MalformedARP
+	}
+	if trailing(b, off, off+28) {
+		return TrailingBytes
+	}
+	k.Words[wordL4] = binary.BigEndian.Uint64(p[8:])&^0xffff | op
+	k.Words[wordAddr4] = uint64(binary.BigEndian.Uint32(p[14:]))<<32 |
+		uint64(binary.BigEndian.Uint32(p[24:]))
+	k.Words[wordMAC] = binary.BigEndian.Uint64(p[18:]) &^ 0xffff
+	k.accept(ClassARP, len(b))
+	return OK
+}
