@@ -95,5 +95,5 @@ const (
 		1<<ClassIPv4Other | 1<<ClassIPv4Fragment
 	setIPv6 ClassSet = 1<<ClassIPv6TCP | 1<<ClassIPv6UDP | 1<<ClassIPv6ICMP |
 		1<<ClassIPv6NDP | 1<<ClassIPv6Other | 1<<ClassIPv6Fragment
-	setAll ClassSet = 1<<NumClasses - 1&^(1<<ClassNone)
+	setAll ClassSet = (1<<NumClasses - 1) &^ (1 << ClassNone)
 )

@@ -52,8 +52,6 @@ func Parse(b []byte, k *Key) Reason {
 	src := binary.BigEndian.Uint64(b[6:])
 	typ := src & 0xffff
 	src &^= 0xffff
-	// One compare refuses both: taking 1 from the zero address sets its
-	// group bit, too, so a single test would do; two names are worth more.
 	if src&(1<<56) != 0 {
 		return GroupSource
 	}

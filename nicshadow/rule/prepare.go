@@ -1,0 +1,5 @@
+package rule
+
+type prepared struct{}
+
+func prepare(u *Unit) prepared { return prepared{} }
