@@ -1,0 +1,47 @@
+package store
+
+import "fmt"
+
+// The host ids that containers are given: of the 32-bit ids, the stretch that
+// neither distributions' /etc/subuid (from 100000) nor systemd-nspawn (524288 to
+// 1878982656) hands out, ending below systemd's foreign ids (2147352576). Source:
+// systemd, docs/UIDS-GIDS.md.
+const (
+	firstID   = 0x7000_0000 // 1879048192
+	IDRange   = 1 << 16     // ids of one container
+	idRanges  = 4094        // the last ends at 2147352575
+	lastRange = firstID + (idRanges-1)*IDRange
+)
+
+// allocate gives each container of st a range of its own. Every pod on disk
+// counts, also a dead one: its processes may still run under those ids. The
+// caller has the lock of the state directory.
+func (s *Store) allocate(st *State) error {
+	list, err := s.List()
+	if err != nil {
+		return err
+	}
+	used := make(map[uint32]bool)
+	for _, e := range list {
+		if e.State == nil || e.Name == st.Name {
+			continue
+		}
+		for _, c := range e.State.Containers {
+			if !c.Gone {
+				used[c.IDBase] = true
+			}
+		}
+	}
+	next := uint32(firstID)
+	for i := range st.Containers {
+		for used[next] && next <= lastRange {
+			next += IDRange
+		}
+		if next > lastRange {
+			return fmt.Errorf("pod %q: all %d ranges of host ids are in use", st.Name, idRanges)
+		}
+		st.Containers[i].IDBase = next
+		next += IDRange
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Version is the version of [State] that this package writes and reads.
+const Version = 1
+
+// A State is what state.json says of a pod.
+type State struct {
+	Version    int             `json:"version"`
+	Name       string          `json:"name"`
+	Source     string          `json:"source,omitempty"` // the file the pod comes from
+	Supervisor int             `json:"supervisor"`       // its pid
+	Created    time.Time       `json:"created"`
+	Finished   time.Time       `json:"finished,omitzero"` // when all its containers had ended
+	ExitStatus *int            `json:"exit_status,omitempty"`
+	Network    json.RawMessage `json:"network,omitempty"` // what the data path must remove if the supervisor dies
+	Containers []Container     `json:"containers"`
+}
+
+// A Container is what state.json says of a container.
+type Container struct {
+	Name       string          `json:"name"`
+	Status     string          `json:"status"`
+	Pid        int             `json:"pid,omitempty"`
+	IDBase     uint32          `json:"id_base"` // host id of its user and group 0
+	Created    time.Time       `json:"created,omitzero"`
+	Started    time.Time       `json:"started,omitzero"`
+	Finished   time.Time       `json:"finished,omitzero"`
+	ExitStatus *int            `json:"exit_status,omitempty"` // 128+n if signal n killed it
+	Gone       bool            `json:"gone,omitempty"`        // nothing is left to remove
+	Record     json.RawMessage `json:"record,omitempty"`      // what the runtime must know to remove it
+}
+
+// Ended reports whether nothing of the pod is left but its records.
+func (s *State) Ended() bool {
+	for _, c := range s.Containers {
+		if !c.Gone {
+			return false
+		}
+	}
+	return !s.Finished.IsZero()
+}
+
+// A VersionError reports a state.json written by another version of seki.
+type VersionError struct {
+	Pod  string
+	Have int
+}
+
+// Error names both versions.
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("pod %q: state is of version %d, want %d: it belongs to another seki", e.Pod, e.Have, Version)
+}
+
+// maxState bounds what is read of a state.json.
+const maxState = 8 << 20
+
+const stateName = "state.json"
+
+func readState(dir *os.File, pod string) (*State, error) {
+	f, err := openat(dir, stateName, unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxState+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxState {
+		return nil, fmt.Errorf("pod %q: state is larger than %d bytes", pod, maxState)
+	}
+	return DecodeState(b, pod)
+}
+
+// DecodeState reads a state.json of the named pod.
+func DecodeState(b []byte, pod string) (*State, error) {
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, fmt.Errorf("pod %q: state: %w", pod, err)
+	}
+	if v.Version != Version {
+		return nil, &VersionError{Pod: pod, Have: v.Version}
+	}
+	var s State
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := d.Decode(&s); err != nil {
+		return nil, fmt.Errorf("pod %q: state: %w", pod, err)
+	}
+	if s.Name != pod {
+		return nil, fmt.Errorf("pod %q: state is of pod %q", pod, s.Name)
+	}
+	return &s, nil
+}
+
+// writeState replaces state.json: readers see the old one or the new one, and
+// so does whoever comes after a crash.
+func writeState(dir *os.File, s *State) error {
+	s.Version = Version
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	const tmp = stateName + ".new"
+	if err := writeSynced(dir, tmp, append(b, '\n')); err != nil {
+		unlinkat(dir, tmp, 0)
+		return err
+	}
+	if err := unix.Renameat(int(dir.Fd()), tmp, int(dir.Fd()), stateName); err != nil {
+		unlinkat(dir, tmp, 0)
+		return fmt.Errorf("replace %s/%s: %w", dir.Name(), stateName, err)
+	}
+	return dir.Sync()
+}
+
+func writeSynced(dir *os.File, name string, b []byte) error {
+	f, err := openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	return f.Sync()
+}
