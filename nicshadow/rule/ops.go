@@ -7,22 +7,22 @@ import "sekimori/nicshadow/frame"
 type operand uint8
 
 const (
-	opNone    operand = iota // must be zero
-	opVerdict                // A: 0 drop, 1 forward
-	opField                  // A or K: a field valid in every class that gets here
-	opReg                    // A or K: a register written on every path that gets here
-	opRegOut                 // A: a register, written
-	opImm                    // K: a number no wider than field A, of at most 32 bits
-	opRange                  // K: lo | hi<<16, field A of at most 16 bits
-	opInt32                  // K: a signed number
-	opConst                  // K: index of a constant no wider than field A
-	opConst64                // K: index of a constant of 64 bits
-	opPair                   // K: index of a value and, behind it, its mask
-	opPeer                   // K: a field of the width of field A
-	opRow                    // K: index of a row
-	opTable                  // K: index of a table that fits field A
-	opTableReg               // K: index of an exact table of 64 bits
-	opWhy                    // K: index of a why
+	opNone     operand = iota // must be zero
+	opVerdict                 // A: 0 drop, 1 forward
+	opField                   // A or K: a field valid in every class that gets here
+	opReg                     // A or K: a register written on every path that gets here
+	opRegOut                  // A: a register, written
+	opImm                     // K: a number no wider than field A, of at most 32 bits
+	opRange                   // K: lo | hi<<16, field A of at most 16 bits
+	opInt32                   // K: a signed number
+	opConst                   // K: index of a constant no wider than field A
+	opConst64                 // K: index of a constant of 64 bits
+	opPair                    // K: index of a value and, behind it, its mask
+	opPeer                    // K: a field of the width of field A
+	opRow                     // K: index of a row
+	opTable                   // K: index of a table that fits field A
+	opTableReg                // K: index of an exact table of 64 bits
+	opWhy                     // K: index of a why
 )
 
 // A flow says where control goes behind an instruction.

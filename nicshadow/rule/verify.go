@@ -79,10 +79,10 @@ func (v *verifier) insn(pc int) error {
 		return blame(pc, in, "unreachable")
 	}
 	def := opDefs[in.Op]
-	if err := v.operand(pc, in, def.k, in.K, s); err != nil {
+	if err := v.operand(pc, in, def.a, uint32(in.A), s); err != nil {
 		return err
 	}
-	if err := v.operand(pc, in, def.a, uint32(in.A), s); err != nil {
+	if err := v.operand(pc, in, def.k, in.K, s); err != nil {
 		return err
 	}
 	if def.a == opRegOut {
