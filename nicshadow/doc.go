@@ -1,0 +1,41 @@
+// Package nicshadow is the data path of a pod: it takes every frame that a
+// container sends, finds the program of its sender, judges, and only then
+// moves the frame on.
+//
+// A [Table] says which program judges whom. A [Switch] reads frames from
+// ports, one goroutine a port, and forwards what the table lets pass along a
+// fixed table of addresses. A [DropLog] and a [Capture] tell what did not pass,
+// and why. The devices come in as values (packages tap and uplink).
+//
+// # The rules
+//
+//   - Fail closed. An unknown sender, a sender without a program, a frame that
+//     does not parse and a destination that nobody owns each drop with a
+//     [Reason] of their own, which is counted.
+//
+//   - A port is open while its sender has a program in force. Before the first
+//     [Table.Swap] (and after [Table.Unregister]) no frame leaves it and none
+//     reaches it.
+//
+//   - A reload is atomic. [Table.Load] verifies and stages, [Table.Swap] stores
+//     one pointer: each frame is judged by the old program or by the new one,
+//     whole. A program that fails verification changes nothing.
+//
+//   - What is judged is what is sent: a frame is read once into a private
+//     buffer, judged there, and written from there.
+//
+//   - Addresses are assigned, never learned. A forged source address, let
+//     through by a policy with its guards off, still moves nothing.
+//
+//   - In audit mode the verdict is counted and told as "would drop", and the
+//     frame goes on. It takes a program to be in audit mode: the reasons that
+//     are not about the frame (unknown sender, no program, unknown destination,
+//     longer than the card's MTU allows) drop in either mode.
+//
+//     table := nicshadow.NewTable()
+//     table.Register(1, "web")
+//     hash, err := table.Load(1, program)   // verified, staged
+//     err = table.Swap(1, hash)             // in force
+//     sw := nicshadow.NewSwitch(nicshadow.Config{Table: table})
+//     err = sw.AddPort(nicshadow.PortConfig{Name: "web", Sender: 1, MAC: mac, Device: dev})
+package nicshadow

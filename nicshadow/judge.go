@@ -1,0 +1,84 @@
+package nicshadow
+
+import (
+	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/rule"
+)
+
+// A Judgement is what [Table.Judge] found. It is filled anew by each call, so
+// that a port needs only one.
+type Judgement struct {
+	// Key holds the fields of the frame, where it parsed.
+	Key    frame.Key
+	Sender Sender
+	// Reason is Allowed or why the frame drops, or would drop in audit mode.
+	Reason Reason
+	// Forward says whether the frame goes on.
+	Forward bool
+	// Audit says that the sender is in audit mode.
+	Audit bool
+	// Program judged, and Outcome is its verdict, where Reason is Allowed or
+	// Policy. Program is also set where the frame did not parse.
+	Program *rule.Program
+	Outcome rule.Outcome
+}
+
+// no allocation, no lock, no log below this line
+
+// Judge parses a frame and runs the program of its sender, counts, and fills
+// j. It reports whether the frame goes on.
+func (t *Table) Judge(s Sender, b []byte, j *Judgement) bool {
+	j.Sender = s
+	sl := t.slot(s)
+	if sl == nil {
+		t.unattributed.Add(1)
+		return j.refuse(Unattributed)
+	}
+	sl.bytes.Add(uint64(len(b)))
+	// Loaded once: program, mode and counters of one and the same reload.
+	f := sl.force.Load()
+	if f.program == nil {
+		sl.dropped[NoProgram].Add(1)
+		return j.refuse(NoProgram)
+	}
+	j.Audit, j.Program = f.mode == Audit, f.program
+	if r := frame.Parse(b, &j.Key); r != frame.OK {
+		j.Reason, j.Outcome = FromFrame(r), rule.Outcome{}
+		// Without a whole header there is no destination to forward it to.
+		return sl.decide(j, j.Audit && len(b) >= headerLen)
+	}
+	j.Outcome = f.program.Run(&j.Key)
+	if pc := uint64(j.Outcome.PC); pc < uint64(len(f.hits)) {
+		f.hits[pc].Add(1)
+	}
+	if j.Outcome.Verdict == rule.Forward {
+		j.Reason = Allowed
+		return sl.decide(j, true)
+	}
+	j.Reason = Policy
+	return sl.decide(j, j.Audit)
+}
+
+// headerLen is the length of an Ethernet header: two addresses, EtherType.
+const headerLen = 14
+
+// decide counts the judgement and makes it final.
+func (sl *slot) decide(j *Judgement, forward bool) bool {
+	j.Forward = forward
+	switch {
+	case j.Reason == Allowed:
+		sl.allowed.Add(1)
+	case forward:
+		sl.would[j.Reason].Add(1)
+	default:
+		sl.dropped[j.Reason].Add(1)
+	}
+	return forward
+}
+
+// refuse fills j for a frame that no program judged.
+func (j *Judgement) refuse(r Reason) bool {
+	j.Key, j.Reason, j.Forward, j.Audit = frame.Key{}, r, false, false
+	j.Program, j.Outcome = nil, rule.Outcome{}
+	return false
+}

@@ -1,0 +1,141 @@
+package nicshadow
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+
+	"sekimori/nicshadow/rule"
+)
+
+// A tally counts what one program decided in one mode, by the pc of the
+// deciding instruction. Going back to a program goes on with its tally, so
+// that a policy switched to and fro has one set of counters.
+type tally struct {
+	program *rule.Program
+	mode    Mode
+	hits    []atomic.Uint64
+}
+
+// Limits of what a sender's tallies keep. Older ones are folded into counts by
+// source line, of which there are at most maxFolded.
+const (
+	maxTallies = 32
+	maxHits    = 1 << 20 // 8 MiB of counters
+	maxFolded  = 4096
+)
+
+// enforce puts program and mode in force, with their tally. Table.mu is held.
+func (sl *slot) enforce(p *rule.Program, m Mode) {
+	f := &force{program: p, mode: m}
+	if p != nil {
+		t := sl.tally(p, m)
+		f.program, f.hits = t.program, t.hits
+	}
+	sl.force.Store(f)
+}
+
+// tally returns the tally of a program in a mode, and makes it the newest.
+func (sl *slot) tally(p *rule.Program, m Mode) *tally {
+	for i, t := range sl.tallies {
+		if t.mode == m && t.program.Hash() == p.Hash() {
+			sl.tallies = append(append(sl.tallies[:i], sl.tallies[i+1:]...), t)
+			return t
+		}
+	}
+	kept := 0
+	for _, t := range sl.tallies {
+		kept += len(t.hits)
+	}
+	// The last one, that of the program in force, is never folded: frames are
+	// being counted there. Neither are, but for enormous programs, the thirty
+	// before it, where a judge that was held up may still count one.
+	for len(sl.tallies) > 1 && (len(sl.tallies) >= maxTallies || kept+p.Len() > maxHits) {
+		kept -= len(sl.tallies[0].hits)
+		sl.fold(sl.tallies[0])
+		sl.tallies = append(sl.tallies[:0], sl.tallies[1:]...)
+	}
+	t := &tally{program: p, mode: m, hits: make([]atomic.Uint64, p.Len())}
+	sl.tallies = append(sl.tallies, t)
+	return t
+}
+
+// fold keeps the counts of a tally by source line.
+func (sl *slot) fold(t *tally) {
+	if sl.folded == nil {
+		sl.folded = make(map[LineKey]uint64)
+	}
+	t.each(func(k LineKey, n uint64) {
+		if _, ok := sl.folded[k]; !ok && len(sl.folded) >= maxFolded {
+			k = LineKey{Kind: "older", Why: "policies", WouldDrop: k.WouldDrop}
+		}
+		sl.folded[k] += n
+	})
+}
+
+// lines returns the counts of all tallies by source line, most frames first.
+func (sl *slot) lines() []LineCount {
+	sum := make(map[LineKey]uint64, len(sl.folded))
+	for k, n := range sl.folded {
+		sum[k] += n
+	}
+	for _, t := range sl.tallies {
+		t.each(func(k LineKey, n uint64) { sum[k] += n })
+	}
+	lines := make([]LineCount, 0, len(sum))
+	for k, n := range sum {
+		lines = append(lines, LineCount{k, n})
+	}
+	slices.SortFunc(lines, func(a, b LineCount) int {
+		return cmp.Or(cmp.Compare(b.Frames, a.Frames), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line),
+			cmp.Compare(a.Col, b.Col), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Why, b.Why))
+	})
+	return lines
+}
+
+// each calls f for every instruction that dropped frames.
+func (t *tally) each(f func(LineKey, uint64)) {
+	for pc := range t.hits {
+		n := t.hits[pc].Load()
+		if n == 0 {
+			continue
+		}
+		if in := t.program.Insn(uint32(pc)); in.Op == rule.OpRet && rule.Verdict(in.A) == rule.Forward {
+			continue
+		}
+		k := Deciding(t.program, uint32(pc))
+		k.WouldDrop = t.mode == Audit
+		f(k, n)
+	}
+}
+
+// Deciding names the source line of a program's verdict, by the pc of its
+// [rule.Outcome], and why: Kind is "predicate", "guard", "unspoken",
+// "fragment", or "fault" where arithmetic failed.
+func Deciding(p *rule.Program, pc uint32) LineKey {
+	why := p.Why(pc)
+	k := LineKey{Kind: kindName(why.Kind), Why: why.Name}
+	if why.Kind == rule.WhyInvalid {
+		k.Kind, k.Why = "fault", "arithmetic"
+	}
+	if why.Pos.Line != 0 {
+		k.File, k.Line, k.Col = p.File(why.Pos), int(why.Pos.Line), int(why.Pos.Col)
+	} else {
+		k.File, k.Line, k.Col = p.Position(pc)
+	}
+	return k
+}
+
+func kindName(k rule.WhyKind) string {
+	switch k {
+	case rule.WhyPredicate:
+		return "predicate"
+	case rule.WhyGuard:
+		return "guard"
+	case rule.WhyUnspoken:
+		return "unspoken"
+	case rule.WhyFragment:
+		return "fragment"
+	}
+	return "invalid"
+}
