@@ -1,0 +1,23 @@
+// Command bench measures Sekimori beside its peers, in one run on one machine,
+// and exits 1 when a bar is missed:
+//
+//   - judging a frame (parse and program): no allocation, and at most 1/4 of
+//     the time of golang.org/x/net/bpf, 1/2 of wazero-compiled WebAssembly,
+//     1/100 of calling the Starlark function for each frame;
+//   - compiling a policy, from Starlark source to verified program: at most
+//     4/10 of cel-go's Compile and Program;
+//   - a reload is in force within a millisecond;
+//   - a container with NIC, policy, cgroup and seccomp starts and ends in less
+//     time than crun takes for one without a NIC.
+//
+// Only ratios of the same run mean anything on a shared machine: engines take
+// turns within each round, the clock is the processor time of the process, and
+// the smallest of all rounds counts. A bar has a slack of 1.3, because the same
+// code runs up to twice as slow while the other processor is busy.
+//
+// It is a module of its own, so that the peers never enter the product's
+// go.mod.
+//
+//	cd bench && go run .            # all of it, about a minute
+//	cd bench && go run . -only judge,compile -rounds 30
+package main
