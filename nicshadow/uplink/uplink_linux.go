@@ -1,0 +1,109 @@
+package uplink
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+
+	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/tap"
+)
+
+// A Config says what the uplink is like on the host.
+type Config struct {
+	// Pod names the nftables table.
+	Pod string
+	// Name is the interface's name on the host; at most 15 bytes.
+	Name string
+	// MAC is the address of the host's end.
+	MAC frame.MAC
+	// MTU in bytes; 0 means 1500.
+	MTU int
+	// Addrs are the addresses of the host's end: the containers' gateways.
+	Addrs []netip.Prefix
+	// Masquerade rewrites the source of what leaves Addrs' prefixes by another
+	// interface.
+	Masquerade bool
+	// NetNS is the host's network namespace; nil for the caller's.
+	NetNS *os.File
+}
+
+// An Uplink is the pod's end of the host's interface: a device for a trusted
+// port of a switch.
+type Uplink struct {
+	*tap.Device
+	cfg   Config
+	close func() error
+}
+
+// Open makes the interface, and the rest that cfg asks for. On an error
+// nothing is left behind.
+func Open(cfg Config) (*Uplink, error) {
+	if cfg.Masquerade && !podName(cfg.Pod) {
+		return nil, fmt.Errorf("uplink: pod name %q", cfg.Pod)
+	}
+	d, err := tap.Open(cfg.NetNS, tap.Config{Name: cfg.Name, MAC: cfg.MAC, MTU: cfg.MTU, Addrs: cfg.Addrs, KeepIPv6: true})
+	if err != nil {
+		return nil, fmt.Errorf("uplink: %w", err)
+	}
+	u := &Uplink{Device: d, cfg: cfg}
+	u.close = sync.OnceValue(u.remove)
+	if cfg.Masquerade {
+		if err := u.masquerade(); err != nil {
+			return nil, errors.Join(fmt.Errorf("uplink: %w", err), u.Close())
+		}
+	}
+	return u, nil
+}
+
+// Close removes the table and the interface. Later calls return what the first
+// one did.
+func (u *Uplink) Close() error { return u.close() }
+
+func (u *Uplink) remove() error {
+	var err error
+	if u.cfg.Masquerade {
+		err = RemoveTable(u.cfg.NetNS, u.cfg.Pod)
+	}
+	return errors.Join(err, u.Device.Close())
+}
+
+func (u *Uplink) masquerade() error {
+	if err := tap.In(u.cfg.NetNS, func() error { return forwarding(u.cfg.Addrs) }); err != nil {
+		return err
+	}
+	return addTable(u.cfg)
+}
+
+// forwarding runs in the host's namespace.
+func forwarding(addrs []netip.Prefix) error {
+	for _, a := range addrs {
+		name := "ipv4/ip_forward"
+		if a.Addr().Is6() {
+			name = "ipv6/conf/all/forwarding"
+		}
+		b, err := os.ReadFile("/proc/sys/net/" + name)
+		if err != nil {
+			return fmt.Errorf("sysctl: %w", err)
+		}
+		if strings.TrimSpace(string(b)) != "0" {
+			continue
+		}
+		if a.Addr().Is6() {
+			return fmt.Errorf("masquerade %v: IPv6 forwarding is off, and turning it on makes the host ignore router advertisements: set net.%s to 1 if that is right here",
+				a, strings.ReplaceAll(name, "/", "."))
+		}
+		if err := tap.Sysctl(name, "1"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// podName reports whether s may name a table.
+func podName(s string) bool {
+	return s != "" && len(s) <= 63 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == ""
+}
