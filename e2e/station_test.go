@@ -219,8 +219,8 @@ func (s *station) until(marker []byte) ([][]byte, error) {
 	return heard, fmt.Errorf("%s did not hear the marker within 3 s", s.name)
 }
 
-// sink takes the markers, so that alice's kernel does not answer them with
-// "port unreachable".
+// sink takes the markers, so that the station's kernel does not answer them
+// with "port unreachable".
 func (s *station) sink(t *testing.T) {
 	t.Helper()
 	var c net.PacketConn
