@@ -43,6 +43,9 @@ const (
 	wordTarget = 10
 )
 
+// ClassWord is the word whose low byte is the frame's [Class].
+const ClassWord = wordMeta
+
 // Shifts of the fields in wordMeta and wordL4.
 const (
 	shiftLength = 8

@@ -1,9 +1,52 @@
 package rule
 
-import "sekimori/nicshadow/frame"
+import (
+	"math/bits"
+
+	"sekimori/nicshadow/frame"
+)
+
+// no allocation, no lock, no log below this line
 
 // Run judges the frame that k was parsed from. It allocates nothing. A key of
 // no class drops.
 func (p *Program) Run(k *frame.Key) Outcome {
-	return p.Trace(k, func(int, bool) {})
+	n := p.fast.entry[k.Words[frame.ClassWord]&15]
+	nodes := p.fast.nodes
+	for uint(n) < uint(len(nodes)) {
+		n = nodes[n].step(k)
+	}
+	if n < 0 {
+		return outcome(n)
+	}
+	return p.runSpecial(k, n)
+}
+
+// runSpecial goes on where Run met a special: only from here on are there
+// registers.
+func (p *Program) runSpecial(k *frame.Key, n int32) Outcome {
+	var regs [NumRegs]int64
+	nodes, specials := p.fast.nodes, p.fast.specials
+	for n >= 0 {
+		if uint(n) < uint(len(nodes)) {
+			n = nodes[n].step(k)
+		} else {
+			n = specials[n-specialBase].step(k, &regs)
+		}
+	}
+	return outcome(n)
+}
+
+// step runs the lanes of the node and says where to go. All lanes are made
+// before the first is looked at: their results become one number, whose
+// lowest bit set is the first lane that leaves.
+func (nd *node) step(k *frame.Key) int32 {
+	w := uint32(nd.next[nextWords])
+	_, f0 := bits.Sub64(nd.span[0], k.Words[w&15]&nd.mask[0]-nd.base[0], 0)
+	_, f1 := bits.Sub64(nd.span[1], k.Words[w>>8&15]&nd.mask[1]-nd.base[1], 0)
+	_, f2 := bits.Sub64(nd.span[2], k.Words[w>>16&15]&nd.mask[2]-nd.base[2], 0)
+	_, f3 := bits.Sub64(nd.span[3], k.Words[w>>24&15]&nd.mask[3]-nd.base[3], 0)
+	f := f0 | f1<<1 | f2<<2 | f3<<3
+	f ^= uint64(nd.next[nextFlip])
+	return nd.next[bits.TrailingZeros64(f|1<<laneCount)&7]
 }
