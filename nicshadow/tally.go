@@ -114,7 +114,7 @@ func (t *tally) each(f func(LineKey, uint64)) {
 // "fragment", or "fault" where arithmetic failed.
 func Deciding(p *rule.Program, pc uint32) LineKey {
 	why := p.Why(pc)
-	k := LineKey{Kind: kindName(why.Kind), Why: why.Name}
+	k := LineKey{Kind: why.Kind.String(), Why: why.Name}
 	if why.Kind == rule.WhyInvalid {
 		k.Kind, k.Why = "fault", "arithmetic"
 	}
@@ -124,18 +124,4 @@ func Deciding(p *rule.Program, pc uint32) LineKey {
 		k.File, k.Line, k.Col = p.Position(pc)
 	}
 	return k
-}
-
-func kindName(k rule.WhyKind) string {
-	switch k {
-	case rule.WhyPredicate:
-		return "predicate"
-	case rule.WhyGuard:
-		return "guard"
-	case rule.WhyUnspoken:
-		return "unspoken"
-	case rule.WhyFragment:
-		return "fragment"
-	}
-	return "invalid"
 }

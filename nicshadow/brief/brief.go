@@ -141,3 +141,21 @@ func addr(k *frame.Key, f frame.Field) netip.Addr {
 	}
 	return netip.AddrFrom16(b)
 }
+
+// Field writes the value of a field as a person would: an address, a number,
+// true or false.
+func Field(k *frame.Key, f frame.Field) string {
+	switch v := k.Uint(f); f.Info().Kind {
+	case frame.KindMAC:
+		return mac(k, f).String()
+	case frame.KindIPv4, frame.KindIPv6:
+		return addr(k, f).String()
+	case frame.KindBool:
+		return fmt.Sprint(v != 0)
+	default:
+		if f == frame.EtherType {
+			return fmt.Sprintf("%#04x", v)
+		}
+		return fmt.Sprint(v)
+	}
+}
