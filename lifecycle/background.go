@@ -2,9 +2,31 @@ package lifecycle
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
+
+// backgroundEnv tells a process that its parent waits for its report, on the
+// descriptor with that number.
+const backgroundEnv = "SEKI_REPORT_FD"
+
+// maxStartReport bounds a report.
+const maxStartReport = 64 << 10
+
+// A startReport is the one message from the background to the foreground.
+type startReport struct {
+	Started bool   `json:"started,omitempty"`
+	Error   string `json:"error,omitempty"`
+	Code    int    `json:"code,omitempty"`
+}
 
 // A BackgroundError is the error that a background supervisor reported while it
 // started.
@@ -13,28 +35,103 @@ type BackgroundError struct {
 	Code int // exit code the foreground should use
 }
 
+// Error is what the background said.
 func (e *BackgroundError) Error() string { return e.Msg }
 
 // Background starts this program again, with args after the program's name, in
 // a session of its own, and returns its pid once it has called
 // [Reporter.Started]. If it calls [Reporter.Failed] instead, the error is a
-// [*BackgroundError]. Until then its standard error is this process's own.
+// [*BackgroundError]. Until then its standard error is this process's own, and
+// the end of ctx interrupts it, which calls the start off.
 func Background(ctx context.Context, args []string) (pid int, err error) {
-	return 0, errors.ErrUnsupported
+	r, w, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.Env = append(os.Environ(), backgroundEnv+"="+strconv.Itoa(3))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return 0, fmt.Errorf("start in the background: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(unix.SIGTERM) })
+	b, rerr := io.ReadAll(io.LimitReader(r, maxStartReport))
+	stop()
+	var report startReport
+	if rerr == nil && json.Unmarshal(b, &report) == nil && report.Started {
+		pid = cmd.Process.Pid
+		return pid, cmd.Process.Release()
+	}
+	werr := cmd.Wait()
+	if report.Error != "" {
+		return 0, &BackgroundError{Msg: report.Error, Code: report.Code}
+	}
+	return 0, fmt.Errorf("the background process ended without a word: %w", errors.Join(rerr, werr))
 }
 
 // A Reporter is the other end of [Background]: what the background process
 // tells the foreground. A nil Reporter does nothing.
-type Reporter struct{}
+type Reporter struct{ w *os.File }
 
 // InBackground returns the Reporter of a process started by [Background], and
-// nil in any other. It takes the environment variable that says so away.
-func InBackground() *Reporter { return nil }
+// nil in any other. It takes the environment variable that says so away, and is
+// called once, early in main.
+func InBackground() *Reporter {
+	s, ok := os.LookupEnv(backgroundEnv)
+	if !ok {
+		return nil
+	}
+	os.Unsetenv(backgroundEnv)
+	fd, err := strconv.Atoi(s)
+	if err != nil || fd < 3 {
+		return nil
+	}
+	unix.CloseOnExec(fd)
+	return &Reporter{w: os.NewFile(uintptr(fd), "report")}
+}
 
 // Started tells the foreground that all is well, and then lets go of its
 // terminal: standard input, output and error become /dev/null, /dev/null and
 // log (nil: /dev/null).
-func (r *Reporter) Started(log *os.File) error { return nil }
+func (r *Reporter) Started(log *os.File) error {
+	if r == nil {
+		return nil
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	if log == nil {
+		log = null
+	}
+	for fd, f := range []*os.File{null, null, log} {
+		if err := unix.Dup3(int(f.Fd()), fd, 0); err != nil {
+			return fmt.Errorf("let go of the terminal: %w", err)
+		}
+	}
+	return r.report(startReport{Started: true})
+}
 
 // Failed tells the foreground that the pod did not start, and why.
-func (r *Reporter) Failed(err error, code int) error { return nil }
+func (r *Reporter) Failed(err error, code int) error {
+	if r == nil {
+		return nil
+	}
+	return r.report(startReport{Error: err.Error(), Code: code})
+}
+
+func (r *Reporter) report(s startReport) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	_, err = r.w.Write(b)
+	return errors.Join(err, r.w.Close())
+}

@@ -4,19 +4,45 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
 	"syscall"
 	"time"
+
+	"sekimori/lifecycle/store"
 )
 
-// A Client talks to the supervisor of a pod.
-type Client struct{}
+// A Client asks the supervisor of a pod. Each call makes a connection of its
+// own; the methods may be called from several goroutines.
+type Client struct {
+	store *store.Store
+	pod   string
+}
 
 // Dial finds the supervisor of the named pod under a state directory (empty is
-// DefaultRoot).
-func Dial(root, pod string) (*Client, error) { return nil, errors.ErrUnsupported }
+// DefaultRoot). If there is none the error is a [*store.DownError].
+func Dial(root, pod string) (*Client, error) {
+	s, err := store.OpenExisting(rootOr(root))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, &store.DownError{Name: pod, Err: err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{store: s, pod: pod}
+	conn, err := s.Dial(pod)
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	conn.Close()
+	return c, nil
+}
 
 // Close ends the use of the client.
-func (c *Client) Close() error { return nil }
+func (c *Client) Close() error { return c.store.Close() }
 
 // ContainerStats are the figures of one container at one moment.
 type ContainerStats struct {
@@ -28,44 +54,164 @@ type ContainerStats struct {
 	Error   string          `json:"error,omitempty"`
 }
 
-// Ping returns if the supervisor answers.
-func (c *Client) Ping(ctx context.Context) error { return errors.ErrUnsupported }
+// A RemoteError is an error that the supervisor reported.
+type RemoteError struct{ Msg string }
+
+// Error is what the supervisor said.
+func (e *RemoteError) Error() string { return e.Msg }
+
+// call sends a request and returns the connection and its first answer. The end
+// of ctx closes the connection until stop is called.
+func (c *Client) call(ctx context.Context, req *request, files ...*os.File) (w *wire, r *reply, stop func() bool, err error) {
+	conn, err := c.store.Dial(c.pod)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	w = &wire{conn: conn, max: maxReply}
+	stop = context.AfterFunc(ctx, func() { conn.Close() })
+	if err = w.write(req, files...); err == nil {
+		r, err = w.reply()
+	}
+	if err != nil {
+		stop()
+		w.close()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, nil, nil, err
+	}
+	return w, r, stop, nil
+}
+
+// reply reads an answer.
+func (w *wire) reply() (*reply, error) {
+	line, err := w.read()
+	if errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("the supervisor closed the connection: %w", io.ErrUnexpectedEOF)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var r reply
+	if err := json.Unmarshal(line, &r); err != nil {
+		return nil, fmt.Errorf("the supervisor's answer: %w", err)
+	}
+	if !r.OK {
+		return nil, &RemoteError{Msg: r.Error}
+	}
+	return &r, nil
+}
+
+// ask is a call with one answer.
+func (c *Client) ask(ctx context.Context, req *request) (*reply, error) {
+	w, r, stop, err := c.call(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	stop()
+	w.close()
+	return r, nil
+}
+
+// Ping returns nil if the supervisor answers.
+func (c *Client) Ping(ctx context.Context) error {
+	_, err := c.ask(ctx, &request{Verb: ctlPing})
+	return err
+}
 
 // Stats of one container, or with an empty name of all.
 func (c *Client) Stats(ctx context.Context, container string) ([]ContainerStats, error) {
-	return nil, errors.ErrUnsupported
+	r, err := c.ask(ctx, &request{Verb: ctlStats, Container: container})
+	if err != nil {
+		return nil, err
+	}
+	return r.Stats, nil
 }
 
 // Stop stops the pod and returns when nothing is left of it; timeout as in
 // [Pod.Stop].
 func (c *Client) Stop(ctx context.Context, timeout time.Duration) error {
-	return errors.ErrUnsupported
+	ms := int64(timeout / time.Millisecond)
+	if timeout > 0 {
+		ms = max(ms, 1)
+	}
+	_, err := c.ask(ctx, &request{Verb: ctlStop, TimeoutMS: ms})
+	return err
 }
 
 // Kill kills the pod and returns when nothing is left of it.
-func (c *Client) Kill(ctx context.Context) error { return errors.ErrUnsupported }
+func (c *Client) Kill(ctx context.Context) error {
+	_, err := c.ask(ctx, &request{Verb: ctlKill})
+	return err
+}
 
-// Signal sends a signal to a container's workload.
+// Signal sends a signal to a container's workload. The name may be empty if
+// there is only one container.
 func (c *Client) Signal(ctx context.Context, container string, sig syscall.Signal) error {
-	return errors.ErrUnsupported
+	_, err := c.ask(ctx, &request{Verb: ctlSignal, Container: container, Signal: int(sig)})
+	return err
 }
 
 // SetMode sets the policy mode of a container, or with an empty name of all.
 func (c *Client) SetMode(ctx context.Context, container, mode string) error {
-	return errors.ErrUnsupported
+	_, err := c.ask(ctx, &request{Verb: ctlMode, Container: container, Mode: mode})
+	return err
 }
 
-// Exec starts a process in a container, with the files of e.Stdio as its own.
+// Exec starts a process in a container, with the files of e.Stdio as its own;
+// nil is /dev/null. The name may be empty if there is only one container. The
+// end of ctx kills the process. For a terminal see [OpenTerminal].
 func (c *Client) Exec(ctx context.Context, container string, e ExecConfig) (*RemoteProcess, error) {
-	return nil, errors.ErrUnsupported
+	files := e.Stdio
+	for i := range files {
+		if files[i] == nil {
+			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+			if err != nil {
+				return nil, err
+			}
+			defer null.Close()
+			files[i] = null
+		}
+	}
+	req := &request{Verb: ctlExec, Container: container, Exec: &execRequest{
+		Args: e.Args, Env: e.Env, Cwd: e.Cwd, User: e.User, Terminal: e.Terminal,
+	}}
+	w, r, stop, err := c.call(ctx, req, files[:]...)
+	if err != nil {
+		return nil, err
+	}
+	return &RemoteProcess{wire: w, pid: r.Pid, stop: stop}, nil
 }
 
 // A RemoteProcess is a process started by [Client.Exec]. If the connection
 // breaks, the supervisor kills it.
-type RemoteProcess struct{}
+type RemoteProcess struct {
+	wire *wire
+	pid  int
+	stop func() bool
+	mu   sync.Mutex // mu is held while a message is written
+}
 
-// Wait returns the exit status.
-func (p *RemoteProcess) Wait() (ExitStatus, error) { return ExitStatus{}, errors.ErrUnsupported }
+// Pid in the host's pid namespace.
+func (p *RemoteProcess) Pid() int { return p.pid }
+
+// Wait returns the exit status. It is called once.
+func (p *RemoteProcess) Wait() (ExitStatus, error) {
+	defer p.wire.close()
+	r, err := p.wire.reply()
+	p.stop()
+	if err != nil {
+		return ExitStatus{}, err
+	}
+	if r.Exit == nil {
+		return ExitStatus{}, errors.New("the supervisor's answer: no exit status")
+	}
+	return r.Exit.status(), nil
+}
 
 // Signal sends sig to the process.
-func (p *RemoteProcess) Signal(sig syscall.Signal) error { return errors.ErrUnsupported }
+func (p *RemoteProcess) Signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.wire.write(&request{Verb: ctlSignal, Signal: int(sig)})
+}

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"regexp"
 	"syscall"
 	"time"
 
 	"sekimori/lifecycle/bundle"
+	"sekimori/lifecycle/store"
 )
 
 // DefaultRoot is the state directory that is used where none is named.
@@ -59,11 +59,9 @@ type PodConfig struct {
 	Keep bool
 }
 
-var nameRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
-
 func (c *PodConfig) validate() error {
-	if !nameRE.MatchString(c.Name) {
-		return fmt.Errorf("pod name %q: want %s", c.Name, nameRE)
+	if !store.ValidName(c.Name) {
+		return fmt.Errorf("pod name %q: want %s", c.Name, store.NameRule)
 	}
 	if len(c.Containers) == 0 {
 		return fmt.Errorf("pod %q: has no containers", c.Name)
@@ -71,7 +69,7 @@ func (c *PodConfig) validate() error {
 	seen := make(map[string]bool)
 	for i := range c.Containers {
 		k := &c.Containers[i]
-		if k.Spec == nil || !nameRE.MatchString(k.Spec.Name) {
+		if k.Spec == nil || !store.ValidName(k.Spec.Name) {
 			return fmt.Errorf("pod %q: container %d: no valid name", c.Name, i)
 		}
 		name := k.Spec.Name

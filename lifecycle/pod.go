@@ -4,30 +4,299 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
-	"os"
-	"syscall"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"sekimori/lifecycle/store"
 )
+
+// maxEvents is how long events.jsonl may grow; the generation before is kept.
+const maxEvents = 10 << 20
 
 // A Pod is a running pod, held by this process. Its methods may be called from
 // several goroutines.
-type Pod struct{ cfg PodConfig }
+type Pod struct {
+	cfg        PodConfig
+	log        *slog.Logger
+	runtime    Runtime
+	dir        *store.Pod
+	journal    *journal
+	control    *server
+	containers []*Container // in the order of the file
+	outMu      sync.Mutex   // outMu is held while a line goes to the caller's output
+
+	// ctx ends when the pod is killed: hooks of running containers are called
+	// off then. It is not in any call's way otherwise.
+	ctx  context.Context
+	kill context.CancelFunc
+
+	reports chan report   // what Violation was told
+	missed  atomic.Uint64 // reports that found no room
+	drained chan struct{} // closed when the goroutine that reads reports has ended
+
+	down  chan struct{} // closed when nothing of the pod is left
+	ended chan struct{} // closed when this process is done with it as well
+
+	// saveMu guards the writing of the state, so that an older one never
+	// replaces a newer.
+	saveMu sync.Mutex
+	state  store.State
+
+	// mu guards the fields below.
+	mu       sync.Mutex
+	stopping bool
+	signals  int // how many SIGINT and SIGTERM came
+	code     int // exit code of the first container that failed
+	errs     []error
+}
 
 // Start starts a pod. Cancelling ctx while it starts undoes everything; later
 // it has no effect. Start takes over cfg.Network: it is closed when the pod has
 // ended, and also if Start fails.
-func Start(ctx context.Context, cfg PodConfig) (*Pod, error) { return nil, errors.ErrUnsupported }
+func Start(ctx context.Context, cfg PodConfig) (*Pod, error) {
+	p, err := open(ctx, cfg)
+	if err != nil {
+		if cfg.Network != nil {
+			err = errors.Join(err, cfg.Network.Close())
+		}
+		return nil, err
+	}
+	p.journal.emit(Event{Type: EventPodStarting})
+	if err := p.bringUp(ctx); err != nil {
+		return nil, errors.Join(err, p.undo())
+	}
+	p.control.serve()
+	p.journal.emit(Event{Type: EventPodStarted})
+	go p.end() // ends with the pod; ended is closed then
+	return p, nil
+}
 
-// Run starts a pod and waits for it, with the signals of this process handed to
-// [Pod.Signal]. It returns what [Pod.Wait] does. The end of ctx stops the pod.
-// If started is not nil it is called once every workload runs.
-func Run(ctx context.Context, cfg PodConfig, started func(*Pod)) (code int, err error) {
-	return 1, errors.ErrUnsupported
+// open checks the configuration and takes the name.
+func open(ctx context.Context, cfg PodConfig) (*Pod, error) {
+	cfg.Containers = slices.Clone(cfg.Containers)
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	p := &Pod{
+		cfg: cfg, log: cfg.Log, runtime: cfg.Runtime,
+		reports: make(chan report, maxReports), drained: make(chan struct{}),
+		down: make(chan struct{}), ended: make(chan struct{}),
+	}
+	if p.runtime == nil {
+		p.runtime = Host()
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if err := p.claim(); err != nil {
+		return nil, err
+	}
+	events, err := p.dir.Append("events.jsonl", maxEvents)
+	if err != nil {
+		return nil, errors.Join(err, p.dir.Remove())
+	}
+	p.journal = newJournal(cfg.Name, events, p.log)
+	if p.control, err = listen(p); err != nil {
+		return nil, errors.Join(err, p.journal.close(), p.dir.Remove())
+	}
+	p.ctx, p.kill = context.WithCancel(context.WithoutCancel(ctx))
+	for i := range p.cfg.Containers {
+		p.containers = append(p.containers, newContainer(p, &p.cfg.Containers[i], p.state.Containers[i].IDBase))
+	}
+	go p.drain() // ends when end or undo closes reports
+	return p, nil
+}
+
+// claim takes the pod's name in the state directory.
+func (p *Pod) claim() error {
+	s, err := store.Open(rootOr(p.cfg.Root))
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	p.state = store.State{Name: p.cfg.Name, Source: p.cfg.Source, Keep: p.cfg.Keep, Network: p.cfg.NetworkRecord}
+	for _, c := range p.cfg.Containers {
+		p.state.Containers = append(p.state.Containers, store.Container{Name: c.Spec.Name, Status: string(Creating)})
+	}
+	p.dir, err = s.Claim(&p.state)
+	return err
+}
+
+func rootOr(root string) string {
+	if root == "" {
+		return DefaultRoot
+	}
+	return root
+}
+
+// bringUp creates all containers, then starts all.
+func (p *Pod) bringUp(ctx context.Context) error {
+	for _, c := range p.containers {
+		if err := c.create(ctx); err != nil {
+			return err
+		}
+	}
+	for _, c := range p.containers {
+		if err := c.start(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// undo removes what bringUp made, last container first. What is left, and what
+// else went wrong, is the error.
+func (p *Pod) undo() error {
+	p.mu.Lock()
+	p.stopping = true
+	p.mu.Unlock()
+	for _, c := range slices.Backward(p.containers) {
+		switch {
+		case c.supervised:
+			c.kill()
+			<-c.gone
+		case c.Status() == Running || c.ExitStatus() >= 0:
+			c.kill()
+			<-c.exited
+			c.tearDown()
+		default:
+			c.tearDown()
+		}
+	}
+	p.kill()
+	p.close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return errors.Join(p.errs...)
+}
+
+// end waits for all containers and then closes the pod.
+func (p *Pod) end() {
+	for _, c := range p.containers {
+		<-c.gone
+	}
+	p.kill() // nothing is left to call off; this frees the context
+	p.close()
+}
+
+// close ends what is left when all containers are gone.
+func (p *Pod) close() {
+	p.control.stopListening()
+	if p.cfg.Network != nil {
+		if err := p.cfg.Network.Close(); err != nil {
+			p.fail(fmt.Errorf("close network: %w", err))
+		}
+	}
+	p.stopReports()
+	code := p.exitCode()
+	p.journal.emit(Event{Type: EventPodStopped, Status: &code})
+	p.journal.close()
+	p.leave(code)
+	close(p.down)
+	p.control.close()
+	close(p.ended)
+}
+
+// leave gives the name back.
+func (p *Pod) leave(code int) {
+	gone := true
+	for _, c := range p.containers {
+		gone = gone && c.isRemoved()
+	}
+	p.saveMu.Lock()
+	p.state.ExitStatus = &code
+	if gone {
+		p.state.Finished = time.Now()
+	}
+	p.saveMu.Unlock()
+	p.saveOrWarn()
+	var err error
+	switch {
+	case !gone: // the record says what a later clean-up must remove
+		err = p.dir.Release()
+	case p.cfg.Keep:
+		err = errors.Join(p.dir.RemoveScratch(), p.dir.Release())
+	default:
+		err = p.dir.Remove()
+	}
+	if err != nil {
+		p.fail(err)
+	}
+}
+
+// save writes the state.
+func (p *Pod) save() error {
+	p.saveMu.Lock()
+	defer p.saveMu.Unlock()
+	for i, c := range p.containers {
+		c.describe(&p.state.Containers[i])
+	}
+	return p.dir.Save(&p.state)
+}
+
+// saveOrWarn writes the state where nothing can be done if that fails: the one
+// on disk stays, and what it says is enough for a clean-up.
+func (p *Pod) saveOrWarn() {
+	if err := p.save(); err != nil {
+		p.log.Warn("state is out of date", "pod", p.cfg.Name, "err", err)
+	}
+}
+
+// fail notes why the pod will not have ended well.
+func (p *Pod) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.errs = append(p.errs, err)
+}
+
+// noteExit takes the exit status of a container into the pod's.
+func (p *Pod) noteExit(status int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.code == 0 && (len(p.containers) == 1 || !p.stopping) {
+		p.code = status
+	}
+}
+
+func (p *Pod) exitCode() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.code == 0 && len(p.errs) > 0 {
+		return 1
+	}
+	return p.code
 }
 
 // Name of the pod.
 func (p *Pod) Name() string { return p.cfg.Name }
+
+// Container returns the container of that name, or nil.
+func (p *Pod) Container(name string) *Container {
+	for _, c := range p.containers {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// Containers are the containers' names in the order of the file.
+func (p *Pod) Containers() []string {
+	var names []string
+	for _, c := range p.containers {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// Subscribe returns a channel of the events from now on, with room for n. A
+// receiver that falls behind misses some (Seq shows it); the channel is closed
+// at the end of the pod or by cancel, which must be called.
+func (p *Pod) Subscribe(n int) (events <-chan Event, cancel func()) { return p.journal.subscribe(n) }
 
 // Wait returns when the pod has ended and nothing of it is left.
 //
@@ -36,110 +305,53 @@ func (p *Pod) Name() string { return p.cfg.Name }
 // [Pod.Stop], and else the code of the first, in time, that did not. If the pod
 // came to an end because of a hook or a probe, or something of it could not be
 // removed, err says so and code is not 0.
-func (p *Pod) Wait() (code int, err error) { return 1, errors.ErrUnsupported }
+func (p *Pod) Wait() (code int, err error) {
+	<-p.ended
+	code = p.exitCode()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return code, errors.Join(p.errs...)
+}
 
-// Stop stops the containers one after the other, last in the file first: each
-// gets its stop signal and, if it has not ended after timeout (0: its own), is
-// killed with all its processes. A workload that is the first process of its
-// pid namespace and neither handles nor blocks the signal is killed at once: the
-// kernel would discard the signal. Stop returns when the pod has ended.
-func (p *Pod) Stop(ctx context.Context, timeout time.Duration) error { return errors.ErrUnsupported }
+// maxReports is how many violations may wait to be recorded.
+const maxReports = 256
 
-// Kill kills all containers at once and does not wait.
-func (p *Pod) Kill() {}
-
-// Signal acts as the supervisor must when it is sent sig. The first SIGINT or
-// SIGTERM stops the pod, the second kills it. Others run the signal hooks of the
-// containers that have some (SIGHUP the reload hooks too); a container alone in
-// its pod and without such a hook gets the signal itself.
-func (p *Pod) Signal(sig os.Signal) {}
-
-// Container returns the container of that name, or nil.
-func (p *Pod) Container(name string) *Container { return nil }
-
-// Containers are the containers' names in the order of the file.
-func (p *Pod) Containers() []string { return nil }
-
-// Subscribe returns a channel of the events from now on, with room for n. A
-// receiver that falls behind misses some (Seq shows it); the channel is closed
-// at the end of the pod or by cancel, which must be called.
-func (p *Pod) Subscribe(n int) (events <-chan Event, cancel func()) { return nil, nil }
+type report struct {
+	container string
+	record    json.RawMessage
+}
 
 // Violation reports frames that were dropped, or would have been, of the named
 // container: an event, and its violation hooks. The record is JSON, kept as it
 // is. It never blocks: what comes in faster than it can be recorded is counted.
-func (p *Pod) Violation(name string, record json.RawMessage) {}
-
-// A Container is one container of a running pod. Its methods may be called from
-// several goroutines, and from hooks.
-type Container struct{ pod *Pod }
-
-// Name of the container.
-func (c *Container) Name() string { return "" }
-
-// Pod it belongs to.
-func (c *Container) Pod() *Pod { return c.pod }
-
-// Status is where it is in its life.
-func (c *Container) Status() Status { return "" }
-
-// Pid is its first process in the host's pid namespace, 0 if there is none.
-func (c *Container) Pid() int { return 0 }
-
-// ExitStatus is its exit code, 128+n if signal n killed it, -1 if it has not
-// exited.
-func (c *Container) ExitStatus() int { return -1 }
-
-// LoadPolicy replaces the program that judges its frames.
-func (c *Container) LoadPolicy(ctx context.Context, program []byte) error {
-	return errors.ErrUnsupported
+func (p *Pod) Violation(name string, record json.RawMessage) {
+	select {
+	case p.reports <- report{name, record}:
+	default:
+		p.missed.Add(1)
+	}
 }
 
-// SetMode sets the mode of its policy, [Enforce] or [Audit].
-func (c *Container) SetMode(ctx context.Context, mode string) error { return errors.ErrUnsupported }
-
-// NetworkStats are the counters of its network card, as JSON; null without one.
-func (c *Container) NetworkStats(ctx context.Context) (json.RawMessage, error) {
-	return nil, errors.ErrUnsupported
+// drain records the reports.
+func (p *Pod) drain() {
+	defer close(p.drained)
+	for r := range p.reports {
+		if r.container == "" && r.record == nil {
+			return
+		}
+		n := 1 + p.missed.Swap(0)
+		p.journal.emit(Event{Type: EventViolation, Container: r.container, Record: r.record, Count: n})
+		if c := p.Container(r.container); c != nil {
+			e := c.at(Violation)
+			e.Count, e.Record = n, r.record
+			c.post(e)
+		}
+	}
 }
 
-// Stats are its figures now.
-func (c *Container) Stats() (Stats, error) { return Stats{}, errors.ErrUnsupported }
-
-// Signal sends sig to the workload.
-func (c *Container) Signal(sig syscall.Signal) error { return errors.ErrUnsupported }
-
-// Exec starts one more process in it. If ctx ends, the process is killed.
-func (c *Container) Exec(ctx context.Context, e ExecConfig) (Process, error) {
-	return nil, errors.ErrUnsupported
+// stopReports ends drain once it has recorded what came so far. The channel is
+// not closed: the data path may still report, to nobody.
+func (p *Pod) stopReports() {
+	p.reports <- report{}
+	<-p.drained
 }
-
-// An ExecResult is what a command in a container left.
-type ExecResult struct {
-	Status         int // exit code, 128+n for signal n
-	Stdout, Stderr string
-}
-
-// Output runs a command in it and waits. At most 1 MiB of each output is kept.
-func (c *Container) Output(ctx context.Context, args []string) (ExecResult, error) {
-	return ExecResult{}, errors.ErrUnsupported
-}
-
-// Log records a message of a hook as an event and in the supervisor's log.
-func (c *Container) Log(msg string, fields map[string]string) {}
-
-// A CleanUpConfig says where dead pods may be.
-type CleanUpConfig struct {
-	Root    string  // empty is DefaultRoot
-	Runtime Runtime // nil is Host
-	// Network removes what the data path of a dead supervisor left on the
-	// host; it gets PodConfig.NetworkRecord. Nil if there is nothing to do.
-	Network func(ctx context.Context, pod string, record json.RawMessage) error
-	Log     *slog.Logger // nil discards
-}
-
-// CleanUp removes what dead supervisors left under a state directory and
-// returns the names of the pods it removed. It is idempotent, leaves living pods
-// alone, and runs nothing of the user's. A state directory that does not exist
-// is clean.
-func CleanUp(ctx context.Context, c CleanUpConfig) ([]string, error) { return nil, nil }

@@ -22,6 +22,7 @@ type State struct {
 	Supervisor int             `json:"supervisor"`       // its pid
 	Created    time.Time       `json:"created"`
 	Finished   time.Time       `json:"finished,omitzero"` // when all its containers had ended
+	Keep       bool            `json:"keep,omitempty"`    // the records stay when it has ended
 	ExitStatus *int            `json:"exit_status,omitempty"`
 	Network    json.RawMessage `json:"network,omitempty"` // what the data path must remove if the supervisor dies
 	Containers []Container     `json:"containers"`

@@ -1,0 +1,299 @@
+package lifecycle
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The control protocol. A client connects to the pod's control.sock and sends
+// one request, a JSON object on a line; the answer is one too. Files travel
+// beside the first byte of a request (SCM_RIGHTS).
+//
+//	ping      ->                                   <- {"ok":true}
+//	stats     -> container or all                  <- stats
+//	signal    -> container, signal                 <- ok
+//	mode      -> container or all, mode            <- ok
+//	stop      -> timeout_ms                        <- ok, when nothing is left of the pod
+//	kill      ->                                   <- ok, likewise
+//	exec      -> container, exec, three files      <- pid
+//	             any number of: signal, signal        (no answer)
+//	                                               <- exit, when the process has ended
+//
+// Only root and the supervisor's own user are answered (SO_PEERCRED). A terminal
+// is the client's to make: it passes the slave and resizes the master itself.
+
+// maxMessage bounds a request. The kernel's own bound for the
+// arguments of a program is 2 MiB; nobody types that much.
+const maxMessage = 256 << 10
+
+// maxReply bounds an answer: the figures of all containers and their cards.
+const maxReply = 16 << 20
+
+// maxArgs bounds the arguments and variables of an exec request.
+const maxArgs = 4096
+
+// firstMessage is how long a client may take to say what it wants.
+const firstMessage = 5 * time.Second
+
+// The verbs of the control protocol.
+const (
+	ctlPing   = "ping"
+	ctlStats  = "stats"
+	ctlSignal = "signal"
+	ctlMode   = "mode"
+	ctlStop   = "stop"
+	ctlKill   = "kill"
+	ctlExec   = "exec"
+)
+
+// A request is what a client sends.
+type request struct {
+	Verb      string       `json:"verb"`
+	Container string       `json:"container,omitempty"`
+	Signal    int          `json:"signal,omitempty"`
+	Mode      string       `json:"mode,omitempty"`
+	TimeoutMS int64        `json:"timeout_ms,omitempty"`
+	Exec      *execRequest `json:"exec,omitempty"`
+}
+
+// An execRequest is an ExecConfig without its files.
+type execRequest struct {
+	Args     []string `json:"args"`
+	Env      []string `json:"env,omitempty"`
+	Cwd      string   `json:"cwd,omitempty"`
+	User     string   `json:"user,omitempty"`
+	Terminal bool     `json:"terminal,omitempty"`
+}
+
+// A reply is what the supervisor answers.
+type reply struct {
+	OK    bool             `json:"ok"`
+	Error string           `json:"error,omitempty"`
+	Stats []ContainerStats `json:"stats,omitempty"`
+	Pid   int              `json:"pid,omitempty"`
+	Exit  *exitReply       `json:"exit,omitempty"`
+}
+
+type exitReply struct {
+	Code   int `json:"code"`
+	Signal int `json:"signal,omitempty"`
+}
+
+// decodeRequest reads a request that somebody else wrote. What it returns is
+// complete for its verb.
+func decodeRequest(b []byte) (*request, error) {
+	var r request
+	if err := decodeStrict(b, &r); err != nil {
+		return nil, err
+	}
+	if r.Container != "" && len(r.Container) > 255 {
+		return nil, errors.New("container name is too long")
+	}
+	return &r, r.check()
+}
+
+// decodeStrict refuses fields it does not know and anything after the object:
+// a newer client that means more than we understand must be told so.
+func decodeStrict(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("message: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("message: something follows the object")
+	}
+	return nil
+}
+
+func (r *request) check() error {
+	switch r.Verb {
+	case ctlPing, ctlStats, ctlKill:
+		return nil
+	case ctlStop:
+		if r.TimeoutMS < 0 || r.TimeoutMS > int64(24*time.Hour/time.Millisecond) {
+			return fmt.Errorf("timeout of %d ms: want none, or up to a day", r.TimeoutMS)
+		}
+		return nil
+	case ctlSignal:
+		if r.Signal < 1 || r.Signal > 64 {
+			return fmt.Errorf("signal %d: want 1 to 64", r.Signal)
+		}
+		return nil
+	case ctlMode:
+		if r.Mode != Enforce && r.Mode != Audit {
+			return fmt.Errorf("policy mode %q: want %s or %s", r.Mode, Enforce, Audit)
+		}
+		return nil
+	case ctlExec:
+		return r.Exec.check()
+	}
+	return fmt.Errorf("verb %q: unknown", r.Verb)
+}
+
+func (e *execRequest) check() error {
+	switch {
+	case e == nil || len(e.Args) == 0 || e.Args[0] == "":
+		return errors.New("exec: no command")
+	case len(e.Args)+len(e.Env) > maxArgs:
+		return fmt.Errorf("exec: more than %d arguments and variables", maxArgs)
+	case e.Cwd != "" && !path.IsAbs(e.Cwd):
+		return fmt.Errorf("exec: directory %q: not absolute", e.Cwd)
+	}
+	for _, list := range [][]string{e.Args, e.Env, {e.Cwd, e.User}} {
+		for _, s := range list {
+			if strings.IndexByte(s, 0) >= 0 {
+				return errors.New("exec: a string contains a zero byte")
+			}
+		}
+	}
+	for _, v := range e.Env {
+		if strings.IndexByte(v, '=') <= 0 {
+			return fmt.Errorf("exec: variable %q: want KEY=value", v)
+		}
+	}
+	return nil
+}
+
+// A wire reads and writes the lines of one connection, at either end.
+type wire struct {
+	conn  *net.UnixConn
+	max   int // longest line to read
+	buf   []byte
+	files []*os.File // received and not yet taken
+}
+
+// errTooLong reports a line beyond its bound.
+var errTooLong = errors.New("message: too long")
+
+// maxFiles is how many files may come with one request: standard input, output
+// and error.
+const maxFiles = 3
+
+// read returns the next line, without its end, valid until the next read. The
+// files that came along are in w.files.
+func (w *wire) read() ([]byte, error) {
+	for {
+		if i := bytes.IndexByte(w.buf, '\n'); i >= 0 {
+			line := w.buf[:i]
+			w.buf = w.buf[i+1:]
+			return line, nil
+		}
+		if len(w.buf) > w.max {
+			return nil, errTooLong
+		}
+		if err := w.fill(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (w *wire) fill() error {
+	var chunk [4096]byte
+	oob := make([]byte, unix.CmsgSpace(maxFiles*4))
+	n, oobn, flags, _, err := w.conn.ReadMsgUnix(chunk[:], oob)
+	if err != nil {
+		return err
+	}
+	if err := w.takeFiles(oob[:oobn]); err != nil {
+		return err
+	}
+	if flags&unix.MSG_CTRUNC != 0 || len(w.files) > maxFiles {
+		return fmt.Errorf("message: more than %d files", maxFiles)
+	}
+	if n == 0 {
+		return io.EOF
+	}
+	w.buf = append(w.buf, chunk[:n]...)
+	return nil
+}
+
+func (w *wire) takeFiles(oob []byte) error {
+	if len(oob) == 0 {
+		return nil
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return err
+	}
+	for i := range msgs {
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			continue // not files
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			w.files = append(w.files, os.NewFile(uintptr(fd), "stdio"))
+		}
+	}
+	return nil
+}
+
+// write sends v as a line, with files beside its first byte.
+func (w *wire) write(v any, files ...*os.File) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b = append(b, '\n')
+	if len(files) > 0 {
+		var fds []int
+		for _, f := range files {
+			fds = append(fds, int(f.Fd()))
+		}
+		n, _, err := w.conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	for len(b) > 0 {
+		n, err := w.conn.Write(b)
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// close closes the connection and the files nobody took.
+func (w *wire) close() error {
+	for _, f := range w.files {
+		f.Close()
+	}
+	w.files = nil
+	return w.conn.Close()
+}
+
+// peerUID is the user at the other end when it connected.
+func peerUID(c *net.UnixConn) (uint32, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var cerr error
+	if err := raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return 0, err
+	}
+	if cerr != nil {
+		return 0, cerr
+	}
+	return cred.Uid, nil
+}
+
+func (e *exitReply) status() ExitStatus {
+	return ExitStatus{Code: e.Code, Signal: syscall.Signal(e.Signal)}
+}

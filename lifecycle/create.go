@@ -1,0 +1,180 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// A StepError reports the step at which a pod did not start.
+type StepError struct {
+	Container string
+	Step      string // "create", "attach network", "poststart hooks", ...
+	Err       error
+}
+
+// Error names the container and the step.
+func (e *StepError) Error() string {
+	return fmt.Sprintf("container %q: %s: %v", e.Container, e.Step, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// A step is one step of a container's start.
+type step struct {
+	name string
+	do   func(context.Context) error
+}
+
+// create takes the container to created: all but the workload.
+func (c *Container) create(ctx context.Context) error {
+	return c.take(ctx,
+		step{"create", c.stepCreate},
+		c.hookStep(CreateRuntime),
+		step{"attach network", c.stepAttach},
+		c.hookStep(CreateContainer),
+		step{"prepare", c.stepPrepare},
+	)
+}
+
+// start takes it from created to running.
+func (c *Container) start(ctx context.Context) error {
+	return c.take(ctx,
+		c.hookStep(StartContainer),
+		step{"start", c.stepStart},
+		c.hookStep(PostStart),
+		step{"supervise", c.stepSupervise},
+	)
+}
+
+// take takes the steps in turn until one fails or ctx ends.
+func (c *Container) take(ctx context.Context, steps ...step) error {
+	for _, s := range steps {
+		err := context.Cause(ctx)
+		if err == nil {
+			err = s.do(ctx)
+		}
+		if err != nil {
+			return &StepError{Container: c.name, Step: s.name, Err: err}
+		}
+	}
+	return nil
+}
+
+func (c *Container) hookStep(p Point) step {
+	return step{string(p) + " hooks", func(ctx context.Context) error {
+		return c.runHooks(ctx, Event{Point: p, Container: c.name, Pod: c.pod.cfg.Name, Pid: c.Pid()})
+	}}
+}
+
+// stepCreate makes the processes. The plan is saved before: killed anywhere in
+// here, the supervisor leaves nothing that a clean-up would not find.
+func (c *Container) stepCreate(ctx context.Context) error {
+	dir, err := c.pod.dir.Scratch(c.name)
+	if err != nil {
+		return err
+	}
+	stdio, err := c.out.open(c)
+	if err != nil {
+		return err
+	}
+	defer c.out.started()
+	rc := RuntimeConfig{
+		ID: c.pod.cfg.Name + "/" + c.name, Spec: c.cfg.Spec, Stdio: stdio,
+		StateDir: dir, IDBase: c.idBase, Log: c.pod.log,
+	}
+	plan, err := c.pod.runtime.Plan(rc)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.record = plan
+	c.mu.Unlock()
+	if err := c.pod.save(); err != nil {
+		return err
+	}
+	inst, err := c.pod.runtime.Create(ctx, rc)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.inst, c.created = inst, time.Now()
+	c.mu.Unlock()
+	if err := c.saveRecord(inst); err != nil {
+		return err
+	}
+	c.pod.journal.emit(Event{Type: EventCreated, Container: c.name, Pid: inst.Pid()})
+	return nil
+}
+
+// saveRecord writes down what Reap must know.
+func (c *Container) saveRecord(inst Instance) error {
+	record, err := inst.Record()
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.record = record
+	c.mu.Unlock()
+	return c.pod.save()
+}
+
+// stepAttach gives it its network card, with the policy in force.
+func (c *Container) stepAttach(ctx context.Context) error {
+	nic := c.cfg.Spec.NIC
+	if nic == nil {
+		return nil
+	}
+	ns, err := c.inst.NetNS()
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	c.policyMu.Lock()
+	defer c.policyMu.Unlock()
+	if err := c.pod.cfg.Network.Attach(ctx, c.name, nic, ns, c.program, c.mode); err != nil {
+		return err
+	}
+	c.attached = true
+	c.pod.journal.emit(Event{Type: EventAttached, Container: c.name, Mode: c.mode, Program: programID(c.program)})
+	return nil
+}
+
+func (c *Container) stepPrepare(ctx context.Context) error {
+	inst, err := c.instance(VerbPrepare)
+	if err != nil {
+		return err
+	}
+	if err := inst.Prepare(ctx); err != nil {
+		return err
+	}
+	if err := c.advance(VerbPrepare, Created); err != nil {
+		return err
+	}
+	c.pod.journal.emit(Event{Type: EventPrepared, Container: c.name})
+	return c.saveRecord(inst)
+}
+
+func (c *Container) stepStart(ctx context.Context) error {
+	inst, err := c.instance(VerbStart)
+	if err != nil {
+		return err
+	}
+	if err := inst.Start(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.status, c.started = Running, time.Now()
+	c.mu.Unlock()
+	c.pod.journal.emit(Event{Type: EventStarted, Container: c.name, Pid: inst.Pid()})
+	go c.await(inst) // ends with the workload; exited is closed then
+	return c.pod.save()
+}
+
+// stepSupervise leaves the container to itself.
+func (c *Container) stepSupervise(context.Context) error {
+	c.supervised = true
+	go c.supervise() // ends with the container; gone is closed then
+	return nil
+}

@@ -1,0 +1,190 @@
+package lifecycle
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stop stops the containers one after the other, last in the file first: each
+// gets its stop signal and, if it has not ended after timeout (0: its own), is
+// killed with all its processes. A workload that is the first process of its
+// pid namespace and neither handles nor blocks the signal is killed at once: the
+// kernel would discard the signal. Stop returns when the pod has ended, or with
+// ctx, which does not call the stopping off.
+func (p *Pod) Stop(ctx context.Context, timeout time.Duration) error {
+	p.beginStop(timeout)
+	select {
+	case <-p.down:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// beginStop starts stopping the containers, unless that has begun.
+func (p *Pod) beginStop(timeout time.Duration) {
+	p.mu.Lock()
+	began := p.stopping
+	p.stopping = true
+	p.mu.Unlock()
+	if began {
+		return
+	}
+	p.journal.emit(Event{Type: EventPodStopping})
+	go func() { // ends when the last workload has exited, before the pod does
+		for _, c := range slices.Backward(p.containers) {
+			if !c.hasExited() {
+				c.journalStopping(nil)
+			}
+			t := timeout
+			if t <= 0 {
+				t = c.cfg.StopTimeout
+			}
+			c.terminate(t)
+		}
+	}()
+}
+
+// Kill kills all containers at once and does not wait.
+func (p *Pod) Kill() {
+	p.beginStop(0)
+	p.kill()
+	for _, c := range slices.Backward(p.containers) {
+		c.kill()
+	}
+}
+
+// Signal acts as the supervisor must when it is sent sig. The first SIGINT or
+// SIGTERM stops the pod, the second kills it. SIGWINCH resizes the container's
+// terminal. Others run the signal hooks of the containers that have some (SIGHUP
+// the reload hooks too); a container alone in its pod and without such a hook
+// gets the signal itself.
+func (p *Pod) Signal(sig os.Signal) {
+	n, ok := sig.(syscall.Signal)
+	if !ok {
+		return
+	}
+	switch n {
+	case unix.SIGINT, unix.SIGTERM:
+		p.interrupt()
+	case unix.SIGWINCH:
+		for _, c := range p.containers {
+			c.out.tty.resize()
+		}
+	default:
+		p.pass(n)
+	}
+}
+
+func (p *Pod) interrupt() {
+	p.mu.Lock()
+	p.signals++
+	again := p.signals > 1
+	p.mu.Unlock()
+	if again {
+		p.Kill()
+	} else {
+		p.beginStop(0)
+	}
+}
+
+func (p *Pod) pass(sig syscall.Signal) {
+	hooked := false
+	for _, c := range p.containers {
+		points := []Point{SignalPoint(sig)}
+		if sig == unix.SIGHUP {
+			points = append(points, Reload)
+		}
+		for _, point := range points {
+			if c.hooked(point) {
+				hooked = true
+				e := c.at(point)
+				e.Signal = signalName(sig)
+				c.post(e)
+			}
+		}
+	}
+	if !hooked && len(p.containers) == 1 {
+		if err := p.containers[0].Signal(sig); err != nil {
+			p.log.Debug("signal not passed on", "container", p.containers[0].name, "err", err)
+		}
+	}
+}
+
+// passed are the signals that [Run] hands to [Pod.Signal]. SIGPIPE is among
+// them so that a reader of our output who goes away does not kill the
+// supervisor; it is dropped.
+var passed = []os.Signal{
+	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2,
+	unix.SIGPIPE, unix.SIGALRM, unix.SIGTERM, unix.SIGWINCH,
+}
+
+// Run starts a pod and waits for it, with the signals of this process handed to
+// [Pod.Signal]; one that ends the program calls a start in progress off. It
+// returns what [Pod.Wait] does. The end of ctx stops the pod. If started is not
+// nil it is called once every workload runs.
+func Run(ctx context.Context, cfg PodConfig, started func(*Pod)) (code int, err error) {
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, passed...)
+	defer signal.Stop(signals)
+	p, err := startInterruptible(ctx, cfg, signals)
+	if err != nil {
+		return 1, err
+	}
+	if started != nil {
+		started(p)
+	}
+	end := ctx.Done()
+	for {
+		select {
+		case <-p.ended:
+			return p.Wait()
+		case <-end:
+			p.beginStop(0)
+			end = nil
+		case sig := <-signals:
+			if sig != unix.SIGPIPE {
+				p.Signal(sig)
+			}
+		}
+	}
+}
+
+// startInterruptible starts a pod; SIGINT, SIGTERM and SIGHUP meanwhile call it
+// off.
+func startInterruptible(ctx context.Context, cfg PodConfig, signals <-chan os.Signal) (*Pod, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	type result struct {
+		p   *Pod
+		err error
+	}
+	done := make(chan result, 1)
+	go func() { // ends with Start, which is waited for below
+		p, err := Start(ctx, cfg)
+		done <- result{p, err}
+	}()
+	for {
+		select {
+		case r := <-done:
+			return r.p, r.err
+		case sig := <-signals:
+			switch sig {
+			case unix.SIGINT, unix.SIGTERM, unix.SIGHUP:
+				cancel(&InterruptError{Signal: sig.(syscall.Signal)})
+			}
+		}
+	}
+}
+
+// An InterruptError says that a signal called off the start of a pod.
+type InterruptError struct{ Signal syscall.Signal }
+
+// Error names the signal.
+func (e *InterruptError) Error() string { return "interrupted by " + unix.SignalName(e.Signal) }

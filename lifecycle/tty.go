@@ -1,0 +1,122 @@
+package lifecycle
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/containerd/console"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// A tty joins a container's pseudo-terminal to the caller's terminal, if there
+// is one.
+//
+// The container never gets the caller's own terminal to control: whoever holds
+// a terminal can push characters into its input (TIOCSTI), to be read by the
+// shell that comes after us.
+type tty struct {
+	master console.Console
+	caller console.Console // nil if the caller has no terminal
+	quit   *os.File        // closing it ends the goroutine that reads the caller's input
+	input  sync.WaitGroup
+}
+
+// openTTY gives the container a terminal as all three streams. What it writes is
+// logged as stdout.
+func (o *output) openTTY(c *Container, alone bool) ([3]*os.File, error) {
+	master, slave, err := newPTY()
+	if err != nil {
+		return [3]*os.File{}, err
+	}
+	o.child = append(o.child, slave)
+	o.tty = &tty{master: master}
+	std := c.pod.cfg.Stdio
+	o.pumps.Go(func() { o.pump(c, master, "stdout", c.pod.sink(std.Out, c.name, alone)) }) // ends when nobody holds the slave
+	if alone && std.In != nil && term.IsTerminal(int(std.In.Fd())) {
+		if err := o.tty.join(std.In); err != nil {
+			return [3]*os.File{}, err
+		}
+	}
+	return [3]*os.File{slave, slave, slave}, nil
+}
+
+// newPTY makes a pseudo-terminal. The slave is for the child alone.
+func newPTY() (master console.Console, slave *os.File, err error) {
+	master, path, err := console.NewPty()
+	if err != nil {
+		return nil, nil, err
+	}
+	slave, err = os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, nil, errors.Join(err, master.Close())
+	}
+	return master, slave, nil
+}
+
+// join puts the caller's terminal into raw mode and passes on what is typed.
+func (t *tty) join(in *os.File) error {
+	caller, err := console.ConsoleFromFile(in)
+	if err != nil {
+		return err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	if err := caller.SetRaw(); err != nil {
+		return errors.Join(err, r.Close(), w.Close())
+	}
+	t.caller, t.quit = caller, w
+	t.resize()
+	t.input.Go(func() { // ends when quit is closed
+		defer r.Close()
+		copyInput(t.master, in, r)
+	})
+	return nil
+}
+
+// copyInput copies until in ends or quit is readable. A read from a terminal
+// cannot be called off, so it only reads what is there.
+func copyInput(to io.Writer, in, quit *os.File) {
+	fds := []unix.PollFd{{Fd: int32(in.Fd()), Events: unix.POLLIN}, {Fd: int32(quit.Fd()), Events: unix.POLLIN}}
+	buf := make([]byte, 4096)
+	for {
+		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+		if fds[1].Revents != 0 {
+			return
+		}
+		if fds[0].Revents == 0 {
+			continue
+		}
+		n, err := in.Read(buf)
+		if err != nil {
+			return
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// resize makes the container's terminal as large as the caller's.
+func (t *tty) resize() {
+	if t == nil || t.caller == nil {
+		return
+	}
+	t.master.ResizeFrom(t.caller) // at worst the size stays as it was
+}
+
+// close gives the caller's terminal back as it was.
+func (t *tty) close() {
+	if t.caller != nil {
+		t.quit.Close()
+		t.input.Wait()
+		t.caller.Reset()
+	}
+	t.master.Close()
+}
