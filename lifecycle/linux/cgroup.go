@@ -1,0 +1,274 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/containerd/cgroups/v3/cgroup2"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+const cgroupRoot = "/sys/fs/cgroup"
+
+// A cgroup is the container's control group in every hierarchy of the host: one
+// on v2, one for each controller on v1.
+type cgroup struct {
+	path string            // below each hierarchy's root
+	v1   cgroup1.Cgroup    // nil on v2
+	v2   *cgroup2.Manager  // nil on v1
+	dirs map[string]string // directory by controller; "" on v2
+}
+
+// controllers are the v1 controllers that the host has, found once.
+var controllers = sync.OnceValue(func() []string {
+	var names []string
+	for _, n := range []string{"devices", "freezer", "pids", "memory", "cpu", "cpuacct", "cpuset", "blkio"} {
+		if _, err := os.Stat(filepath.Join(cgroupRoot, n, "cgroup.procs")); err == nil {
+			names = append(names, n)
+		}
+	}
+	return names
+})
+
+// unified says whether the host has cgroup v2 alone.
+var unified = sync.OnceValue(func() bool {
+	var st unix.Statfs_t
+	return unix.Statfs(cgroupRoot, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+})
+
+// hierarchy lists the v1 subsystems that r needs. cpuset and blkio are left out
+// unless they are limited: a container in their root group is not limited
+// either, and each hierarchy costs 40 us of the start.
+func hierarchy(r *specs.LinuxResources) cgroup1.Hierarchy {
+	return func() ([]cgroup1.Subsystem, error) {
+		var subs []cgroup1.Subsystem
+		for _, n := range controllers() {
+			switch n {
+			case "devices":
+				subs = append(subs, cgroup1.NewDevices(cgroupRoot))
+			case "freezer":
+				subs = append(subs, cgroup1.NewFreezer(cgroupRoot))
+			case "pids":
+				subs = append(subs, cgroup1.NewPids(cgroupRoot))
+			case "memory":
+				subs = append(subs, cgroup1.NewMemory(cgroupRoot))
+			case "cpu":
+				subs = append(subs, cgroup1.NewCpu(cgroupRoot))
+			case "cpuacct":
+				subs = append(subs, cgroup1.NewCpuacct(cgroupRoot))
+			case "cpuset":
+				if r != nil && r.CPU != nil && (r.CPU.Cpus != "" || r.CPU.Mems != "") {
+					subs = append(subs, cgroup1.NewCpuset(cgroupRoot))
+				}
+			case "blkio":
+				if r != nil && r.BlockIO != nil {
+					subs = append(subs, cgroup1.NewBlkio(cgroupRoot))
+				}
+			}
+		}
+		return subs, nil
+	}
+}
+
+// newCgroup makes the control group at path and sets its limits. A group that
+// is there already must be empty: it is another container's otherwise.
+func newCgroup(path string, r *specs.LinuxResources) (*cgroup, error) {
+	c := &cgroup{path: path}
+	c.findDirs(r)
+	if err := c.refuseUsed(); err != nil {
+		return nil, err
+	}
+	limits := withDevices(r)
+	var err error
+	if unified() {
+		c.v2, err = cgroup2.NewManager(cgroupRoot, path, cgroup2.ToResources(limits))
+	} else {
+		c.v1, err = cgroup1.New(cgroup1.StaticPath(path), limits, cgroup1.WithHierarchy(hierarchy(r)))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cgroup %s: %w", path, err), c.remove())
+	}
+	return c, nil
+}
+
+// findDirs says where the group's directories are.
+func (c *cgroup) findDirs(r *specs.LinuxResources) {
+	c.dirs = map[string]string{}
+	if unified() {
+		c.dirs[""] = filepath.Join(cgroupRoot, c.path)
+		return
+	}
+	subs, _ := hierarchy(r)()
+	for _, s := range subs {
+		c.dirs[string(s.Name())] = filepath.Join(cgroupRoot, string(s.Name()), c.path)
+	}
+}
+
+// refuseUsed is an error if processes are in the group already.
+func (c *cgroup) refuseUsed() error {
+	for _, d := range c.dirs {
+		if pids, err := readPids(d); err == nil && len(pids) > 0 {
+			return fmt.Errorf("cgroup %s is in use by process %d", c.path, pids[0])
+		}
+	}
+	return nil
+}
+
+// allowedDevices may be used, besides what the specification allows: the
+// default nodes, terminals, and the making of any node (which in a user
+// namespace the kernel refuses all the same).
+var allowedDevices = []specs.LinuxDeviceCgroup{
+	device("c", -1, -1, "m"), device("b", -1, -1, "m"),
+	device("c", 1, 3, "rwm"), device("c", 1, 5, "rwm"), device("c", 1, 7, "rwm"), device("c", 1, 8, "rwm"), device("c", 1, 9, "rwm"),
+	device("c", 5, 0, "rwm"), device("c", 5, 1, "rwm"), device("c", 5, 2, "rwm"), device("c", 136, -1, "rwm"),
+}
+
+func device(typ string, major, minor int64, access string) specs.LinuxDeviceCgroup {
+	return specs.LinuxDeviceCgroup{Allow: true, Type: typ, Major: &major, Minor: &minor, Access: access}
+}
+
+// withDevices returns r with its device list turned into an allow-list: all is
+// denied first (GHSA-g54h-m393-cpwq: an empty list allowed everything).
+func withDevices(r *specs.LinuxResources) *specs.LinuxResources {
+	out := specs.LinuxResources{}
+	if r != nil {
+		out = *r
+	}
+	all := specs.LinuxDeviceCgroup{Allow: false, Type: "a", Access: "rwm"}
+	out.Devices = append(append([]specs.LinuxDeviceCgroup{all}, out.Devices...), allowedDevices...)
+	return &out
+}
+
+// add moves a process into the group.
+func (c *cgroup) add(pid int) error {
+	for _, d := range c.dirs {
+		if err := writeFile(filepath.Join(d, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
+			return fmt.Errorf("cgroup %s: %w", c.path, err)
+		}
+	}
+	return nil
+}
+
+// kill kills every process in the group, until none is left or a second is over.
+func (c *cgroup) kill() error {
+	if c == nil {
+		return nil
+	}
+	for range 100 {
+		n := 0
+		for _, d := range c.killDirs() {
+			if unified() && writeFile(filepath.Join(d, "cgroup.kill"), "1") == nil {
+				return nil
+			}
+			pids, _ := readPids(d)
+			for _, pid := range pids {
+				n++
+				unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		if n == 0 {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil // remove says what is left
+}
+
+// killDirs are where to look for processes: one hierarchy has them all.
+func (c *cgroup) killDirs() []string {
+	for _, n := range []string{"", "pids", "freezer", "memory"} {
+		if d, ok := c.dirs[n]; ok {
+			return []string{d}
+		}
+	}
+	return nil
+}
+
+// readPids reads the processes of a group, and of groups below it.
+func readPids(dir string) ([]int, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, f := range strings.Fields(string(data)) {
+		if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	for _, sub := range subgroups(dir) {
+		more, _ := readPids(sub)
+		pids = append(pids, more...)
+	}
+	return pids, nil
+}
+
+// subgroups are the directories directly below dir.
+func subgroups(dir string) []string {
+	entries, _ := os.ReadDir(dir)
+	var subs []string
+	for _, e := range entries {
+		if e.IsDir() {
+			subs = append(subs, filepath.Join(dir, e.Name()))
+		}
+	}
+	return subs
+}
+
+// remove removes the group's directories, with what the container made below
+// them. A group whose last process has just ended is busy for a moment more.
+func (c *cgroup) remove() error {
+	if c == nil {
+		return nil
+	}
+	var errs []error
+	for _, d := range c.dirs {
+		if err := removeGroup(d); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		// The pod's directory goes with its last container.
+		if parent := filepath.Dir(d); filepath.Base(parent) != "seki" && strings.Contains(parent, "/seki/") {
+			unix.Rmdir(parent)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeGroup tries for a second and a half.
+func removeGroup(dir string) error {
+	delay := 100 * time.Microsecond
+	for {
+		err := unix.Rmdir(dir)
+		switch {
+		case err == nil || err == unix.ENOENT:
+			return nil
+		case delay > time.Second:
+			return fmt.Errorf("remove cgroup %s: %w", dir, err)
+		}
+		for _, sub := range subgroups(dir) {
+			removeGroup(sub)
+		}
+		time.Sleep(delay)
+		delay *= 2
+	}
+}
+
+// sortedDirs are the directories in a fixed order, for records.
+func (c *cgroup) sortedDirs() []string {
+	var ds []string
+	for _, d := range c.dirs {
+		ds = append(ds, d)
+	}
+	slices.Sort(ds)
+	return ds
+}

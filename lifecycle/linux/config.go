@@ -1,0 +1,126 @@
+package linux
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path"
+	"regexp"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"sekimori/lifecycle/bundle"
+)
+
+// A Config says which container to make, and for whom.
+type Config struct {
+	// ID is POD/CONTAINER; each part matches [a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}.
+	ID string
+	// Spec is read by Create only, and never written to.
+	Spec *bundle.Spec
+	// Stdio are the workload's descriptors 0 to 2; nil is /dev/null. They stay
+	// the caller's. If the specification wants a terminal, Stdio[0] is the
+	// slave of a pseudo terminal; it becomes the controlling terminal.
+	Stdio [3]*os.File
+	// StateDir is a directory for scratch files. Nothing is written there at
+	// present; it may be empty.
+	StateDir string
+	// IDBase is the host's id for the container's id 0. The container has 65536
+	// ids. It counts only if the specification asks for a new user namespace
+	// and does not map ids itself.
+	IDBase uint32
+	// Detached lets the container live on when this process dies. Otherwise the
+	// kernel kills it then.
+	Detached bool
+	// Log may be nil.
+	Log *slog.Logger
+}
+
+// idCount is the number of ids of a container: one for each a 16-bit id has,
+// as image formats and distributions assume.
+const idCount = 65536
+
+var idRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}(/[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62})?$`)
+
+// check validates c and fills in what is optional.
+func (c *Config) check() error {
+	if !idRE.MatchString(c.ID) {
+		return fmt.Errorf("container id %q does not match %s", c.ID, idRE)
+	}
+	if c.Spec == nil {
+		return fmt.Errorf("container %s: no specification", c.ID)
+	}
+	if err := c.Spec.Validate(); err != nil {
+		return err
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if c.newNS(specs.UserNamespace) && len(c.linux().UIDMappings) == 0 && (c.IDBase == 0 || uint64(c.IDBase)+idCount > 1<<32-1) {
+		return fmt.Errorf("container %s: id base %d: want a range of %d host ids that leaves out root", c.ID, c.IDBase, idCount)
+	}
+	return nil
+}
+
+func (c *Config) linux() *specs.Linux { return c.Spec.OCI.Linux }
+
+// namespace returns the entry of the given type, or nil: the host's is shared.
+func (c *Config) namespace(t specs.LinuxNamespaceType) *specs.LinuxNamespace {
+	for i, n := range c.linux().Namespaces {
+		if n.Type == t {
+			return &c.linux().Namespaces[i]
+		}
+	}
+	return nil
+}
+
+// newNS says whether the container gets a new namespace of type t.
+func (c *Config) newNS(t specs.LinuxNamespaceType) bool {
+	n := c.namespace(t)
+	return n != nil && n.Path == ""
+}
+
+// inUserNS says whether the container is in a user namespace, new or joined.
+func (c *Config) inUserNS() bool { return c.namespace(specs.UserNamespace) != nil }
+
+// idmapped says whether files are to be shown with their owners moved into the
+// container's range: so whenever the range is ours. A specification with its
+// own mappings has its files owned accordingly (OCI runtime-spec 1.3, config-linux).
+func (c *Config) idmapped() bool {
+	return c.newNS(specs.UserNamespace) && len(c.linux().UIDMappings) == 0
+}
+
+// mappings returns the id maps of the container's user namespace.
+func (c *Config) mappings() (uids, gids []specs.LinuxIDMapping) {
+	l := c.linux()
+	if len(l.UIDMappings) > 0 {
+		return l.UIDMappings, l.GIDMappings
+	}
+	all := []specs.LinuxIDMapping{{ContainerID: 0, HostID: c.IDBase, Size: idCount}}
+	return all, all
+}
+
+// hostID turns a container's id into the host's.
+func hostID(ms []specs.LinuxIDMapping, id uint32) (uint32, bool) {
+	for _, m := range ms {
+		if id >= m.ContainerID && id-m.ContainerID < m.Size {
+			return m.HostID + id - m.ContainerID, true
+		}
+	}
+	return 0, false
+}
+
+// cgroupPath is the container's place below the root of each hierarchy.
+func (c *Config) cgroupPath() string {
+	p := c.linux().CgroupsPath
+	switch {
+	case p == "":
+		return "/seki/" + c.ID
+	case strings.HasPrefix(p, "/"):
+		return path.Clean(p)
+	default:
+		return path.Join("/seki", p)
+	}
+}

@@ -1,0 +1,226 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"unsafe"
+)
+
+// A slot holds the result of an earlier system call of a script.
+type slot uint16
+
+// A hostFD is a file descriptor of this process that a script uses. The child
+// closes all others first.
+type hostFD int
+
+// A label is a place in a script to jump to. Jumps go forward only.
+type label int
+
+// A branch says where a script goes on when a call fails with errno.
+type branch struct {
+	errno uintptr // anyErrno for all
+	pc    uintptr // a label until finish
+}
+
+const (
+	maxSlots = 440
+	anyErrno = ^uintptr(0)
+)
+
+// An op is one system call of a script, or one of the pseudo calls below. It
+// holds no pointer that the child would have to follow into the Go heap by
+// Go's rules: the child only ever copies words into registers.
+type op struct {
+	nr   uintptr
+	args [6]uintptr
+	from [6]uint16 // slot+1 whose value takes the place of the argument; 0 for none
+	out  uint16    // slot+1 that takes the result; 0 for none
+	step uint16    // index into script.steps
+	on   [3]branch
+}
+
+// Pseudo calls, numbered above all system calls.
+const (
+	opGate = 1<<16 + iota // arg 0 is the control socket: report, then wait to be let on; end of file ends the child
+	opWait                // the same without the report
+	opFork                // go on in a child made by clone3(arg 0, arg 1); this process reports its pid and ends
+	opJump                // arg 0 is the label
+	opExec                // execve; success is the end of the script
+)
+
+// A script is a list of system calls that a freshly cloned child carries out in
+// order, without the Go runtime. It is built by the parent, before the clone:
+// so the child parses nothing, allocates nothing and decides nothing but
+// "this errno: go on there". Every call belongs to a named step, which is what
+// an error says.
+type script struct {
+	ops    []op
+	steps  []string
+	keep   []any // what the arguments point to
+	fds    map[int]bool
+	slots  int
+	labels []int // pc of each label; -1 until bound
+}
+
+func newScript() *script { return &script{fds: map[int]bool{}} }
+
+// A StepError says which step of setting a container up failed, and how.
+type StepError struct {
+	Step string        // what was tried, `mount /proc`
+	Err  syscall.Errno // 0 if the process ended within the step without saying why
+}
+
+// Error is `STEP: reason`.
+func (e *StepError) Error() string {
+	if e.Err == 0 {
+		return e.Step + ": process was killed"
+	}
+	return e.Step + ": " + e.Err.Error()
+}
+
+// Unwrap returns the errno, for errors.Is.
+func (e *StepError) Unwrap() error {
+	if e.Err == 0 {
+		return errKilled
+	}
+	return e.Err
+}
+
+var errKilled = errors.New("process was killed")
+
+// step names the calls that follow.
+func (s *script) step(format string, args ...any) {
+	s.steps = append(s.steps, fmt.Sprintf(format, args...))
+}
+
+// call appends a system call. Arguments are integers, strings (passed as
+// NUL-terminated bytes), byte slices and unsafe.Pointer (kept alive), slots and
+// host descriptors.
+func (s *script) call(nr uintptr, args ...any) {
+	o := op{nr: nr, step: uint16(len(s.steps) - 1)}
+	for i, a := range args {
+		o.args[i], o.from[i] = s.arg(a)
+	}
+	s.ops = append(s.ops, o)
+}
+
+// open is call for a call whose result is kept.
+func (s *script) open(nr uintptr, args ...any) slot {
+	s.call(nr, args...)
+	return s.result(s.slot())
+}
+
+// slot returns a fresh slot.
+func (s *script) slot() slot {
+	sl := slot(s.slots)
+	s.slots++
+	return sl
+}
+
+// result keeps the result of the last call in sl.
+func (s *script) result(sl slot) slot {
+	s.ops[len(s.ops)-1].out = uint16(sl) + 1
+	return sl
+}
+
+func (s *script) arg(a any) (val uintptr, from uint16) {
+	switch a := a.(type) {
+	case int:
+		return uintptr(a), 0
+	case uint32:
+		return uintptr(a), 0
+	case uint64:
+		return uintptr(a), 0
+	case uintptr:
+		return a, 0
+	case hostFD:
+		s.fds[int(a)] = true
+		return uintptr(a), 0
+	case slot:
+		return 0, uint16(a) + 1
+	case label:
+		return uintptr(a), 0
+	case string:
+		return s.arg(append([]byte(a), 0))
+	case []byte:
+		if len(a) == 0 {
+			return 0, 0
+		}
+		return s.arg(unsafe.Pointer(&a[0])) // SAFETY: kept alive by s.keep; heap objects do not move
+	case unsafe.Pointer: // SAFETY: as above; the child only passes the address on to the kernel
+		s.keep = append(s.keep, a)
+		return uintptr(a), 0
+	default:
+		panic(fmt.Sprintf("script argument of type %T", a))
+	}
+}
+
+// on makes the last call go on at l when it fails with one of errnos.
+func (s *script) on(l label, errnos ...syscall.Errno) {
+	o := &s.ops[len(s.ops)-1]
+	for _, e := range errnos {
+		i := slices.IndexFunc(o.on[:], func(b branch) bool { return b.errno == 0 })
+		o.on[i] = branch{errno: uintptr(e), pc: uintptr(l)}
+	}
+}
+
+// ignore lets the last call fail with one of errnos.
+func (s *script) ignore(errnos ...syscall.Errno) {
+	l := s.label()
+	s.on(l, errnos...)
+	s.bind(l)
+}
+
+// ignoreAll lets the last call fail.
+func (s *script) ignoreAll() { s.ignore(syscall.Errno(anyErrno)) }
+
+func (s *script) label() label {
+	s.labels = append(s.labels, -1)
+	return label(len(s.labels) - 1)
+}
+
+func (s *script) bind(l label) { s.labels[l] = len(s.ops) }
+
+func (s *script) jump(l label) { s.call(opJump, l) }
+
+// finish turns labels into positions and checks what the child relies on.
+func (s *script) finish() error {
+	if s.slots > maxSlots {
+		return fmt.Errorf("container needs %d descriptors to set up, at most %d", s.slots, maxSlots)
+	}
+	for pc := range s.ops {
+		o := &s.ops[pc]
+		if o.nr == opJump {
+			o.args[0] = uintptr(s.labels[o.args[0]])
+		}
+		for i := range o.on {
+			if o.on[i].errno != 0 {
+				o.on[i].pc = uintptr(s.labels[o.on[i].pc])
+			}
+		}
+	}
+	return nil
+}
+
+// String lists the script, one call a line, for tests and debugging.
+func (s *script) String() string {
+	var b strings.Builder
+	for pc, o := range s.ops {
+		fmt.Fprintf(&b, "%3d %-40s %d", pc, s.steps[o.step], o.nr)
+		for i, a := range o.args {
+			if o.from[i] != 0 {
+				fmt.Fprintf(&b, " $%d", o.from[i]-1)
+			} else {
+				fmt.Fprintf(&b, " %#x", a)
+			}
+		}
+		if o.out != 0 {
+			fmt.Fprintf(&b, " -> $%d", o.out-1)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
