@@ -110,6 +110,12 @@ func (c *Container) advance(ctx context.Context, verb string, from, to state) er
 	if c.state != from {
 		return fmt.Errorf("%s container %s: it is %s, want %s", verb, c.id, c.state, from)
 	}
+	if to == started {
+		// Not earlier: the limits are the workload's, not of the work before.
+		if err := setRlimits(c.proc.pid, c.exec.rlimits); err != nil {
+			return fmt.Errorf("%s container %s: %w", verb, c.id, err)
+		}
+	}
 	if err := c.proc.proceed(ctx, to == started); err != nil {
 		return fmt.Errorf("%s container %s: %w", verb, c.id, err)
 	}

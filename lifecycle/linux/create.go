@@ -160,9 +160,6 @@ func (b *builder) adopt(pid int) error {
 			return err
 		}
 	}
-	if err := setRlimits(pid, p.Rlimits); err != nil {
-		return err
-	}
 	return b.applyAttrs(pid)
 }
 

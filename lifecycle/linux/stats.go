@@ -1,0 +1,180 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stats are a container's figures at one moment.
+type Stats struct {
+	MemoryBytes uint64 // charged to its cgroup
+	MemoryPeak  uint64 // the most that ever was
+	MemoryLimit uint64 // 0 for none
+	CPUNanos    uint64 // processor time used
+	Pids        uint64 // processes and threads
+	OOMKills    uint64 // processes the kernel killed for want of memory
+}
+
+// Stats reads the container's figures. They are six small files; the library's
+// Stat reads thirty, into protocol buffers, in a goroutine each.
+func (c *Container) Stats() (Stats, error) {
+	s, err := c.cgroup.stats()
+	if err != nil {
+		return Stats{}, fmt.Errorf("stats of container %s: %w", c.id, err)
+	}
+	return s, nil
+}
+
+func (c *cgroup) stats() (Stats, error) {
+	if unified() {
+		return c.statsV2()
+	}
+	return c.statsV1()
+}
+
+func (c *cgroup) statsV1() (s Stats, err error) {
+	var r reader
+	if d, ok := c.dirs["memory"]; ok {
+		s.MemoryBytes = r.number(d, "memory.usage_in_bytes")
+		s.MemoryPeak = r.number(d, "memory.max_usage_in_bytes")
+		if s.MemoryLimit = r.number(d, "memory.limit_in_bytes"); s.MemoryLimit >= math.MaxInt64&^0xffff {
+			s.MemoryLimit = 0 // the kernel's way of saying none
+		}
+		s.OOMKills = r.field(d, "memory.oom_control", "oom_kill")
+	}
+	if d, ok := c.dirs["cpuacct"]; ok {
+		s.CPUNanos = r.number(d, "cpuacct.usage")
+	}
+	if d, ok := c.dirs["pids"]; ok {
+		s.Pids = r.number(d, "pids.current")
+	}
+	return s, r.err
+}
+
+func (c *cgroup) statsV2() (s Stats, err error) {
+	var r reader
+	d := c.dirs[""]
+	s.MemoryBytes = r.number(d, "memory.current")
+	s.MemoryPeak = r.number(d, "memory.peak")
+	s.MemoryLimit = r.number(d, "memory.max")
+	s.OOMKills = r.field(d, "memory.events", "oom_kill")
+	s.CPUNanos = r.field(d, "cpu.stat", "usage_usec") * 1000
+	s.Pids = r.number(d, "pids.current")
+	return s, r.err
+}
+
+// reader reads small files and keeps the first error. A file that is missing is
+// of a controller that is not there: zero.
+type reader struct{ err error }
+
+func (r *reader) read(dir, name string) string {
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil && !errors.Is(err, os.ErrNotExist) && r.err == nil {
+		r.err = err
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// number reads one number; "max" is 0.
+func (r *reader) number(dir, name string) uint64 {
+	n, _ := strconv.ParseUint(r.read(dir, name), 10, 64)
+	return n
+}
+
+// field reads the number after key in a file of `key number` lines.
+func (r *reader) field(dir, name, key string) uint64 {
+	for line := range strings.Lines(r.read(dir, name)) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), " "); ok && k == key {
+			n, _ := strconv.ParseUint(v, 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// OOMKills is how many of the container's processes the kernel has killed for
+// want of memory.
+func (c *Container) OOMKills() (uint64, error) {
+	s, err := c.Stats()
+	return s.OOMKills, err
+}
+
+// OOMEvents returns a channel that receives after the container has run out of
+// memory, and is closed when ctx is done or the container is destroyed. Several
+// events may be one receive.
+func (c *Container) OOMEvents(ctx context.Context) (<-chan struct{}, error) {
+	f, err := c.cgroup.oomEvents()
+	if err != nil {
+		return nil, fmt.Errorf("oom events of container %s: %w", c.id, err)
+	}
+	events := make(chan struct{}, 1)
+	stop := context.AfterFunc(ctx, func() { f.Close() })
+	go func() { // ends when f is closed, or the cgroup is removed
+		defer close(events)
+		defer stop()
+		defer f.Close()
+		buf := make([]byte, 4096)
+		seen := uint64(0)
+		for {
+			if _, err := f.Read(buf); err != nil {
+				return
+			}
+			// Both kinds of file also speak up when the group goes.
+			s, err := c.cgroup.stats()
+			if _, gone := os.Stat(c.cgroup.killDirs()[0]); err != nil || gone != nil {
+				return
+			}
+			if s.OOMKills > seen {
+				seen = s.OOMKills
+				select {
+				case events <- struct{}{}:
+				default:
+				}
+			}
+		}
+	}()
+	return events, nil
+}
+
+// oomEvents opens a file that is readable after the group ran out of memory: an
+// eventfd on v1 (Documentation/admin-guide/cgroup-v1/memory.rst, 10), an
+// inotify watch on memory.events on v2.
+func (c *cgroup) oomEvents() (*os.File, error) {
+	if unified() {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := unix.InotifyAddWatch(fd, filepath.Join(c.dirs[""], "memory.events"), unix.IN_MODIFY|unix.IN_DELETE_SELF); err != nil {
+			unix.Close(fd)
+			return nil, err
+		}
+		return os.NewFile(uintptr(fd), "memory.events"), nil
+	}
+	dir, ok := c.dirs["memory"]
+	if !ok {
+		return nil, errors.New("this host has no memory controller")
+	}
+	oom, err := unix.Open(filepath.Join(dir, "memory.oom_control"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(oom)
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFile(filepath.Join(dir, "cgroup.event_control"), fmt.Sprintf("%d %d", fd, oom)); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "oom eventfd"), nil
+}
