@@ -126,6 +126,10 @@ func (d *Device) Read(b []byte) (int, error) {
 }
 
 // read is called by the poller's rules: false waits until there may be a frame.
+// Trying again 4, 16 or 64 times before that was measured on two cores: a round
+// trip between two containers took 29, 43 and 81 us instead of 21, because the
+// spinning core is the one the receiver needs, and a TCP stream gained at most
+// the noise of 10 %.
 func (d *Device) read(fd uintptr) bool {
 	for {
 		d.rn, d.rerr = unix.Read(int(fd), d.rbuf)

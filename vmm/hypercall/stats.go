@@ -19,32 +19,39 @@ const (
 // of 4 bytes, and three texts: file, kind and name. A text is a length of 16
 // bits and that many bytes.
 type Stats struct {
-	Mode Mode `json:"mode"`
+	Mode Mode `json:"-"`
 	// Program is the hash of the program in force; all 0 for none.
 	Program [HashSize]byte `json:"-"`
 	// Frames and Bytes are what the sender sent; Forwarded, Dropped and
 	// WouldDrop (audit) what became of the frames; Delivered what it was sent.
-	Frames, Bytes, Forwarded, Dropped, WouldDrop, Delivered uint64
-	Reasons                                                 []ReasonCount
-	Lines                                                   []LineCount
+	Frames    uint64        `json:"frames"`
+	Bytes     uint64        `json:"bytes"`
+	Forwarded uint64        `json:"forwarded"`
+	Dropped   uint64        `json:"dropped"`
+	WouldDrop uint64        `json:"would_drop"`
+	Delivered uint64        `json:"delivered"`
+	Reasons   []ReasonCount `json:"reasons,omitempty"`
+	Lines     []LineCount   `json:"lines,omitempty"`
 }
 
 // A ReasonCount counts the frames that dropped for one named reason.
 type ReasonCount struct {
-	Reason string
+	Reason string `json:"reason"`
 	// WouldDrop marks frames that audit mode forwarded.
-	WouldDrop bool
-	Frames    uint64
+	WouldDrop bool   `json:"would_drop,omitempty"`
+	Frames    uint64 `json:"frames"`
 }
 
 // A LineCount counts the frames that one source line dropped.
 type LineCount struct {
-	File      string
-	Line, Col uint32
+	File string `json:"file,omitempty"`
+	Line uint32 `json:"line,omitempty"`
+	Col  uint32 `json:"col,omitempty"`
 	// Kind is "predicate", "guard", "unspoken" or "fragment"; Name which.
-	Kind, Name string
-	WouldDrop  bool
-	Frames     uint64
+	Kind      string `json:"kind"`
+	Name      string `json:"why"`
+	WouldDrop bool   `json:"would_drop,omitempty"`
+	Frames    uint64 `json:"frames"`
 }
 
 func (s Stats) encode() []byte {
