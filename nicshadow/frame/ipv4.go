@@ -39,7 +39,7 @@ func parseIPv4(b []byte, off int, k *Key) Reason {
 		return TrailingBytes
 	}
 	proto := uint64(p[9])
-	k.Words[wordMeta] = proto<<shiftProto | uint64(p[8])<<shiftTTL | head>>50&63<<shiftDSCP
+	meta := proto<<shiftProto | uint64(p[8])<<shiftTTL | head>>50&63<<shiftDSCP
 	k.Words[wordAddr4] = binary.BigEndian.Uint64(p[12:])
 	if ihl > 20 {
 		if r := checkOptions(p[20:ihl]); r != OK {
@@ -49,32 +49,33 @@ func parseIPv4(b []byte, off int, k *Key) Reason {
 	p = p[ihl:total]
 	first := false
 	if frag := head & 0xbfff; frag != 0 { // all but "do not fragment"
-		k.Words[wordMeta] |= 1 << shiftFrag
+		meta |= 1 << shiftFrag
 		if r := checkFragment4(head&0xffff, len(p)); r != OK {
 			return r
 		}
 		if frag&0x1fff != 0 {
-			k.accept(ClassIPv4Fragment, len(b))
-			return OK
+			return k.accept(ClassIPv4Fragment, b, meta)
 		}
 		first = true
 	}
-	class := ClassIPv4Other
-	var r Reason
 	switch proto {
 	case protoTCP:
-		class, r = ClassIPv4TCP, parseTCP(p, k)
+		if r := parseTCP(p, k); r != OK {
+			return r
+		}
+		return k.accept(ClassIPv4TCP, b, meta)
 	case protoUDP:
-		class, r = ClassIPv4UDP, parseUDP(p, first, k)
+		if r := parseUDP(p, first, k); r != OK {
+			return r
+		}
+		return k.accept(ClassIPv4UDP, b, meta)
 	case protoICMP:
-		class, r = ClassIPv4ICMP, parseICMP(p, 8, k)
-	default:
-		r = OK
+		if r := parseICMP(p, 8, k); r != OK {
+			return r
+		}
+		return k.accept(ClassIPv4ICMP, b, meta)
 	}
-	if r == OK {
-		k.accept(class, len(b))
-	}
-	return r
+	return k.accept(ClassIPv4Other, b, meta)
 }
 
 // checkFragment4 checks the flags and the offset of a fragment that carries n

@@ -19,7 +19,7 @@ func parseIPv6(b []byte, off int, k *Key) Reason {
 	if trailing(b, off, off+40+n) {
 		return TrailingBytes
 	}
-	k.Words[wordMeta] = head&0xff<<shiftTTL | head>>54&63<<shiftDSCP
+	meta := head&0xff<<shiftTTL | head>>54&63<<shiftDSCP
 	k.Words[wordSrc6] = binary.BigEndian.Uint64(p[8:])
 	k.Words[wordSrc6+1] = binary.BigEndian.Uint64(p[16:])
 	k.Words[wordDst6] = binary.BigEndian.Uint64(p[24:])
@@ -32,11 +32,15 @@ func parseIPv6(b []byte, off int, k *Key) Reason {
 			return r
 		}
 		if frag != notFragment {
-			k.Words[wordMeta] |= 1 << shiftFrag
+			meta |= 1 << shiftFrag
 		}
 	}
-	k.Words[wordMeta] |= proto << shiftProto
-	return parseTransport6(b, p, proto, frag, k)
+	meta |= proto << shiftProto
+	class, r := parseTransport6(p, proto, frag, meta, k)
+	if r != OK {
+		return r
+	}
+	return k.accept(class, b, meta)
 }
 
 // A fragment6 says what the Fragment header of a packet, if any, makes of it.
@@ -50,25 +54,24 @@ const (
 )
 
 // parseTransport6 reads what lies behind all extension headers.
-func parseTransport6(b, p []byte, proto uint64, frag fragment6, k *Key) Reason {
-	class, r := ClassIPv6Other, OK
-	switch {
-	case frag == laterFragment:
-		class = ClassIPv6Fragment
-	case proto == protoTCP:
-		class, r = ClassIPv6TCP, parseTCP(p, k)
-	case proto == protoUDP:
-		class, r = ClassIPv6UDP, parseUDP(p, frag == firstFragment, k)
-	case proto == protoICMPv6:
-		class, r = ClassIPv6ICMP, parseICMP(p, 4, k)
+func parseTransport6(p []byte, proto uint64, frag fragment6, meta uint64, k *Key) (Class, Reason) {
+	if frag == laterFragment {
+		return ClassIPv6Fragment, OK
+	}
+	switch proto {
+	case protoTCP:
+		return ClassIPv6TCP, parseTCP(p, k)
+	case protoUDP:
+		return ClassIPv6UDP, parseUDP(p, frag == firstFragment, k)
+	case protoICMPv6:
+		r := parseICMP(p, 4, k)
 		if r == OK && isNDP(p[0]) {
-			class, r = ClassIPv6NDP, parseNDP(p, frag, k)
+			hopLimit := meta >> shiftTTL & 0xff
+			return ClassIPv6NDP, parseNDP(p, frag, hopLimit, k)
 		}
+		return ClassIPv6ICMP, r
 	}
-	if r == OK {
-		k.accept(class, len(b))
-	}
-	return r
+	return ClassIPv6Other, OK
 }
 
 // isExtension reports whether proto is an extension header that the walk

@@ -29,12 +29,11 @@ func isNDP(typ byte) bool { return typ >= typeRS && typ <= typeRedirect }
 // parseNDP reads a message of neighbour discovery under the validation rules
 // of RFC 4861 (6.1, 7.1, 8.1), which say what a receiver must ignore: here it
 // drops. The checksum is the receiver's business.
-func parseNDP(p []byte, frag fragment6, k *Key) Reason {
+func parseNDP(p []byte, frag fragment6, hopLimit uint64, k *Key) Reason {
 	if frag != notFragment {
 		return FragmentedNDP
 	}
 	form := ndpForms[p[0]-typeRS]
-	hopLimit := k.Words[wordMeta] >> shiftTTL & 0xff
 	if hopLimit != 255 || p[1] != 0 || len(p) < form.fixed {
 		return MalformedNDP
 	}

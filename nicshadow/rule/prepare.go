@@ -34,19 +34,15 @@ type prepared struct {
 
 const laneCount = 4
 
-// A node fills two cache lines.
 type node struct {
 	mask, base, span [laneCount]uint64
-	// next holds where each lane leaves to, then where the node falls
-	// through to.
+	// flip has a bit set for each lane that leaves when it passes.
+	flip uint64
+	word [laneCount]uint8
+	// next holds where each lane leaves to, then where the node falls through
+	// to. It has 8 entries so that an index of 3 bits needs no check.
 	next [8]int32
 }
-
-// words and flip are kept in the unused tail of next.
-const (
-	nextWords = 6 // index of the word of each lane, one byte each
-	nextFlip  = 7 // the lanes that leave when they pass, one bit each
-)
 
 // leaf is the number of an outcome.
 func leaf(v Verdict, pc int) int32 { return ^int32(pc<<1 | int(v&1)) }
@@ -181,9 +177,9 @@ func (p *preparer) place(n int32, lanes []lane, through int32) {
 	for i := range lanes {
 		l := &lanes[i]
 		nd.mask[i], nd.base[i], nd.span[i] = l.mask, l.base, l.span
-		nd.next[nextWords] |= int32(l.word) << (8 * i)
+		nd.word[i] = l.word
 		if l.flip {
-			nd.next[nextFlip] |= 1 << i
+			nd.flip |= 1 << i
 		}
 		if l.merged {
 			nd.next[i] = p.start(p.plain, l.exit, true)

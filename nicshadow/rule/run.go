@@ -12,9 +12,8 @@ import (
 // no class drops.
 func (p *Program) Run(k *frame.Key) Outcome {
 	n := p.fast.entry[k.Words[frame.ClassWord]&15]
-	nodes := p.fast.nodes
-	for uint(n) < uint(len(nodes)) {
-		n = nodes[n].step(k)
+	for uint(n) < uint(len(p.fast.nodes)) {
+		n = p.fast.nodes[n].step(k)
 	}
 	if n < 0 {
 		return outcome(n)
@@ -38,15 +37,19 @@ func (p *Program) runSpecial(k *frame.Key, n int32) Outcome {
 }
 
 // step runs the lanes of the node and says where to go. All lanes are made
-// before the first is looked at: their results become one number, whose
-// lowest bit set is the first lane that leaves.
+// before the first is looked at. Each leaves one bit, the borrow of its
+// compare, shifted in by adding with carry (two instructions a lane); the
+// lowest bit set is that of the first lane that leaves.
 func (nd *node) step(k *frame.Key) int32 {
-	w := uint32(nd.next[nextWords])
-	_, f0 := bits.Sub64(nd.span[0], k.Words[w&15]&nd.mask[0]-nd.base[0], 0)
-	_, f1 := bits.Sub64(nd.span[1], k.Words[w>>8&15]&nd.mask[1]-nd.base[1], 0)
-	_, f2 := bits.Sub64(nd.span[2], k.Words[w>>16&15]&nd.mask[2]-nd.base[2], 0)
-	_, f3 := bits.Sub64(nd.span[3], k.Words[w>>24&15]&nd.mask[3]-nd.base[3], 0)
-	f := f0 | f1<<1 | f2<<2 | f3<<3
-	f ^= uint64(nd.next[nextFlip])
-	return nd.next[bits.TrailingZeros64(f|1<<laneCount)&7]
+	w := &nd.word
+	var f uint64
+	_, b := bits.Sub64(nd.span[3], k.Words[w[3]&15]&nd.mask[3]-nd.base[3], 0)
+	f, _ = bits.Add64(f, f, b)
+	_, b = bits.Sub64(nd.span[2], k.Words[w[2]&15]&nd.mask[2]-nd.base[2], 0)
+	f, _ = bits.Add64(f, f, b)
+	_, b = bits.Sub64(nd.span[1], k.Words[w[1]&15]&nd.mask[1]-nd.base[1], 0)
+	f, _ = bits.Add64(f, f, b)
+	_, b = bits.Sub64(nd.span[0], k.Words[w[0]&15]&nd.mask[0]-nd.base[0], 0)
+	f, _ = bits.Add64(f, f, b)
+	return nd.next[bits.TrailingZeros64(f^nd.flip|1<<laneCount)&7]
 }
