@@ -9,26 +9,47 @@ import (
 // runtime cannot say when it changes, and only if a hook wants to know.
 const oomPoll = time.Second
 
-// watchOOM looks out for out-of-memory kills as long as a hook wants to know.
-// The function it returns ends that, and waits. Without a hook, kills are found
-// when the container exits.
+// An oomTeller is an Instance that can say when a process may have been killed
+// for want of memory. The channel is closed at the end of ctx or the container.
+type oomTeller interface {
+	OOMEvents(ctx context.Context) (<-chan struct{}, error)
+}
+
+// watchOOM looks out for out-of-memory kills. The function it returns ends that,
+// and waits. A container that has neither a limit nor a hook for it is not
+// watched; its kills are found when it exits.
 func (c *Container) watchOOM(ctx context.Context) (stop func()) {
-	if !c.hooked(OOM) {
-		return func() {}
-	}
-	inst, err := c.instance(VerbStats)
-	if err != nil {
-		return func() {}
-	}
+	c.mu.Lock()
+	inst := c.inst
+	c.mu.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
+	var events <-chan struct{}
+	var tick <-chan time.Time
+	if t, ok := inst.(oomTeller); ok && (c.hooked(OOM) || c.limited()) {
+		var err error
+		if events, err = t.OOMEvents(ctx); err != nil {
+			c.pod.log.Debug("no out-of-memory events", "container", c.name, "err", err)
+		}
+	}
+	if events == nil && c.hooked(OOM) {
+		ticker := time.NewTicker(oomPoll)
+		context.AfterFunc(ctx, ticker.Stop)
+		tick = ticker.C
+	}
+	if events == nil && tick == nil {
+		return cancel
+	}
 	done := make(chan struct{})
-	go func() {
+	go func() { // ends with ctx
 		defer close(done)
-		tick := time.NewTicker(oomPoll)
-		defer tick.Stop()
 		for {
 			select {
-			case <-tick.C:
+			case _, ok := <-events:
+				if !ok {
+					return
+				}
+				c.checkOOM(inst)
+			case <-tick:
 				c.checkOOM(inst)
 			case <-ctx.Done():
 				return
@@ -36,6 +57,12 @@ func (c *Container) watchOOM(ctx context.Context) (stop func()) {
 		}
 	}()
 	return func() { cancel(); <-done }
+}
+
+// limited reports whether the container's memory has a bound of its own.
+func (c *Container) limited() bool {
+	l := c.cfg.Spec.OCI.Linux
+	return l != nil && l.Resources != nil && l.Resources.Memory != nil && l.Resources.Memory.Limit != nil
 }
 
 // checkOOM reports the kills since it was last called.
