@@ -27,7 +27,7 @@ import "sekimori/nicshadow/frame"
 // over the wire instructions takes 4 times as long, a step a test with a
 // branch after each 2 times, mostly in branches predicted wrongly.
 type prepared struct {
-	entry    [16]int32 // by class
+	entry    [256]int32 // by class, as the key has it: 8 bits need no check
 	nodes    []node
 	specials []special
 }

@@ -11,7 +11,7 @@ import (
 // Run judges the frame that k was parsed from. It allocates nothing. A key of
 // no class drops.
 func (p *Program) Run(k *frame.Key) Outcome {
-	n := p.fast.entry[k.Words[frame.ClassWord]&15]
+	n := p.fast.entry[uint8(k.Words[frame.ClassWord])]
 	for uint(n) < uint(len(p.fast.nodes)) {
 		n = p.fast.nodes[n].step(k)
 	}

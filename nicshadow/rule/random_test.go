@@ -1,0 +1,239 @@
+package rule_test
+
+import (
+	"math/rand/v2"
+
+	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/rule"
+)
+
+// A generator writes random units. Most verify; they use every operation, and
+// values that random keys hit often.
+type generator struct {
+	r *rand.Rand
+	u rule.Unit
+	// written are the registers written on every path: a generator sets some
+	// of them first and then only those.
+	regs []uint8
+}
+
+func newGenerator(seed uint64) *generator {
+	return &generator{r: rand.New(rand.NewPCG(seed, 7))}
+}
+
+// few numbers, so that equalities hold now and then
+func (g *generator) value() uint64 {
+	switch g.r.IntN(4) {
+	case 0:
+		return g.r.Uint64()
+	case 1:
+		return uint64(g.r.IntN(300))
+	default:
+		return uint64(g.r.IntN(4))
+	}
+}
+
+func (g *generator) constant(width int) rule.Const {
+	c := rule.Const{Lo: g.value()}
+	if width == 128 {
+		c.Hi = g.value()
+	} else if width < 64 {
+		c.Lo &= 1<<width - 1
+	}
+	return c
+}
+
+func (g *generator) mask(width int) rule.Const {
+	m := g.constant(width)
+	if g.r.IntN(3) > 0 { // a prefix
+		n := g.r.IntN(width + 1)
+		m = rule.Const{Lo: ^uint64(0), Hi: ^uint64(0)}
+		if width == 128 {
+			if n < 64 {
+				m = rule.Const{Hi: ^uint64(0) << (64 - n)}
+			} else {
+				m.Lo <<= 128 - n
+			}
+		} else {
+			m = rule.Const{Lo: ^uint64(0) << (width - n) & (1<<width - 1)}
+		}
+	}
+	return m
+}
+
+// field is a field that all classes have, or, where one is given, that it has.
+func (g *generator) field(c frame.Class, fits func(frame.Field) bool) frame.Field {
+	for {
+		f := frame.Field(1 + g.r.IntN(int(frame.NumFields)-1))
+		if fits(f) && c.Has(f) {
+			return f
+		}
+	}
+}
+
+func and(a, b rule.Const) rule.Const { return rule.Const{Hi: a.Hi & b.Hi, Lo: a.Lo & b.Lo} }
+
+// unit is a random unit for frames of class c, of about n instructions.
+func (g *generator) unit(c frame.Class, n int) *rule.Unit {
+	g.u = rule.Unit{
+		Whys: []rule.Why{{Kind: rule.WhyGuard, Name: "guard"}, {Kind: rule.WhyPredicate, Name: "allow"}},
+	}
+	g.tables()
+	for r := range rule.NumRegs {
+		if g.r.IntN(2) == 0 {
+			g.u.Insns = append(g.u.Insns, rule.Insn{Op: rule.OpLoadI, A: uint8(r), K: uint32(g.r.IntN(9) - 4)})
+			g.regs = append(g.regs, uint8(r))
+		}
+	}
+	for range n {
+		g.u.Insns = append(g.u.Insns, g.insn(c))
+	}
+	// Returns in between and at the end; jumps to anywhere ahead.
+	for range 3 {
+		g.u.Insns = append(g.u.Insns, rule.Insn{Op: rule.OpRet, A: uint8(g.r.IntN(2)), K: uint32(g.r.IntN(2))})
+	}
+	for pc := range g.u.Insns {
+		in := &g.u.Insns[pc]
+		if left := len(g.u.Insns) - 1 - (pc + 1); in.Op.IsTest() && left > 0 {
+			in.Off = uint16(g.r.IntN(min(left+1, 12)))
+			if g.r.IntN(3) == 0 { // to the returns
+				in.Off = uint16(left - g.r.IntN(3))
+			}
+		}
+	}
+	return g.connect(c)
+}
+
+// connect sends class c to the first instruction and all others to the last,
+// and makes the middle return reachable.
+func (g *generator) connect(c frame.Class) *rule.Unit {
+	n := len(g.u.Insns)
+	for i := frame.ClassNone + 1; i < frame.NumClasses; i++ {
+		g.u.Entries[i] = uint32(n - 1)
+	}
+	g.u.Entries[c] = 0
+	g.u.Entries[(c+1)%frame.NumClasses] = uint32(n - 2)
+	g.u.Entries[(c+2)%frame.NumClasses] = uint32(n - 3)
+	g.u.Entries[frame.ClassNone] = 0
+	g.u.Entries[c] = 0
+	return &g.u
+}
+
+func (g *generator) tables() {
+	for k := rule.TableExact64; k <= rule.TablePrefix128; k++ {
+		for _, n := range []int{g.r.IntN(6), 40} {
+			t := rule.Table{Kind: k}
+			for range n {
+				switch k {
+				case rule.TableExact64:
+					t.Values = append(t.Values, g.constant(64))
+				case rule.TableExact128:
+					t.Values = append(t.Values, g.constant(128))
+				case rule.TablePrefix32:
+					t.Prefixes = append(t.Prefixes, rule.Prefix{Value: g.constant(32), Bits: uint8(g.r.IntN(33))})
+				case rule.TablePrefix128:
+					t.Prefixes = append(t.Prefixes, rule.Prefix{Value: g.constant(128), Bits: uint8(g.r.IntN(129))})
+				}
+			}
+			g.u.Tables = append(g.u.Tables, t)
+		}
+	}
+}
+
+// push adds constants and returns the index of the first.
+func (g *generator) push(cs ...rule.Const) uint32 {
+	g.u.Consts = append(g.u.Consts, cs...)
+	return uint32(len(g.u.Consts) - len(cs))
+}
+
+func (g *generator) insn(c frame.Class) rule.Insn {
+	any := func(frame.Field) bool { return true }
+	width := func(least, most int) func(frame.Field) bool {
+		return func(f frame.Field) bool { return f.Width() >= least && f.Width() <= most }
+	}
+	if len(g.regs) > 0 && g.r.IntN(4) == 0 {
+		return g.register(c, width)
+	}
+	op := rule.OpTestEq + rule.Op(g.r.IntN(int(rule.OpTestNotI-rule.OpTestEq)+1))
+	in := rule.Insn{Op: op}
+	f := g.field(c, any)
+	switch op {
+	case rule.OpTestEq, rule.OpTestNe, rule.OpTestLt, rule.OpTestLe, rule.OpTestGt, rule.OpTestGe:
+		f = g.field(c, width(1, 32))
+		in.K = uint32(g.constant(f.Width()).Lo)
+	case rule.OpTestRange:
+		f = g.field(c, width(1, 16))
+		lo, hi := uint32(g.constant(f.Width()).Lo), uint32(g.constant(f.Width()).Lo)
+		in.K = min(lo, hi) | max(lo, hi)<<16
+	case rule.OpTestEqC, rule.OpTestNeC:
+		in.K = g.push(g.constant(f.Width()))
+	case rule.OpTestMask, rule.OpTestNMask:
+		m := g.mask(f.Width())
+		in.K = g.push(and(g.constant(f.Width()), m), m)
+	case rule.OpTestEqF, rule.OpTestNeF:
+		in.K = uint32(g.field(c, width(f.Width(), f.Width())))
+	case rule.OpTestRow:
+		var row rule.Row
+		for range 1 + g.r.IntN(rule.MaxRow) {
+			f := g.field(c, any)
+			m := g.mask(f.Width())
+			row = append(row, rule.Match{Field: f, Mask: m, Value: and(g.constant(f.Width()), m)})
+		}
+		g.u.Rows = append(g.u.Rows, row)
+		in.K = uint32(len(g.u.Rows) - 1)
+		return in
+	case rule.OpTestIn, rule.OpTestNotI:
+		in.K = g.table(f)
+	}
+	in.A = uint8(f)
+	return in
+}
+
+// table is the index of a table that suits f.
+func (g *generator) table(f frame.Field) uint32 {
+	pick := uint32(g.r.IntN(2))
+	switch {
+	case f.Width() == 128:
+		return 2 + uint32(g.r.IntN(2))*4 + pick
+	case f.Kind() == frame.KindIPv4 && g.r.IntN(2) == 0:
+		return 4 + pick
+	}
+	return pick
+}
+
+func (g *generator) register(c frame.Class, width func(int, int) func(frame.Field) bool) rule.Insn {
+	reg := func() uint8 { return g.regs[g.r.IntN(len(g.regs))] }
+	in := rule.Insn{Op: rule.OpLoadF + rule.Op(g.r.IntN(int(rule.NumOps-rule.OpLoadF))), A: reg()}
+	switch in.Op {
+	case rule.OpLoadF:
+		in.K = uint32(g.field(c, width(1, 48)))
+	case rule.OpLoadI:
+		in.K = uint32(g.value())
+	case rule.OpLoadC:
+		in.K = g.push(g.constant(64))
+	case rule.OpNeg, rule.OpNot:
+	case rule.OpTestRIn:
+		in.K = uint32(g.r.IntN(2))
+	default:
+		in.K = uint32(reg())
+	}
+	return in
+}
+
+// key is a random key of class c, with values as the generator's constants.
+func (g *generator) key(c frame.Class) *frame.Key {
+	k := new(frame.Key)
+	for f := frame.FieldInvalid + 1; f < frame.NumFields; f++ {
+		if !c.Has(f) {
+			continue
+		}
+		i, v := f.Info(), g.constant(f.Width())
+		if i.Width == 128 {
+			k.Words[i.Word], k.Words[i.Word+1] = v.Hi, v.Lo
+		} else {
+			k.Words[i.Word] |= v.Lo << i.Shift
+		}
+	}
+	k.Words[frame.ClassWord] |= uint64(c)
+	return k
+}

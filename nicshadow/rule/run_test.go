@@ -1,0 +1,171 @@
+package rule_test
+
+import (
+	"bytes"
+	"testing"
+
+	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/rule"
+)
+
+// check holds a program against everything that is true of all programs.
+func check(t testing.TB, p *rule.Program, g *generator) {
+	t.Helper()
+	for c := frame.ClassNone; c < frame.NumClasses; c++ {
+		for range 8 {
+			k := g.key(c)
+			steps, last := 0, -1
+			want := p.Trace(k, func(pc int, holds bool) {
+				if pc <= last || pc >= p.Len() {
+					t.Fatalf("Trace: pc %d behind %d, of %d", pc, last, p.Len())
+				}
+				steps, last = steps+1, pc
+			})
+			if steps > p.MaxSteps() || p.MaxSteps() > p.Len() {
+				t.Fatalf("%d steps, MaxSteps %d, Len %d", steps, p.MaxSteps(), p.Len())
+			}
+			if got := p.Run(k); got != want {
+				t.Fatalf("class %v: Run = %+v, Trace = %+v\n%s", c, got, want, rule.Disassemble(p))
+			}
+		}
+	}
+}
+
+// same holds a program against its encoding and its text.
+func same(t testing.TB, p *rule.Program) {
+	t.Helper()
+	b := p.Bytes()
+	q, err := rule.Decode(b)
+	if err != nil {
+		t.Fatalf("Decode(Bytes): %v", err)
+	}
+	if !bytes.Equal(q.Bytes(), b) || q.Hash() != p.Hash() {
+		t.Fatal("Decode(Bytes) has other bytes")
+	}
+	n, err := rule.New(p.Unit())
+	if err != nil {
+		t.Fatalf("New(Unit): %v", err)
+	}
+	if !bytes.Equal(n.Bytes(), b) {
+		t.Fatal("New(Unit) has other bytes: two encodings of one program")
+	}
+	text := rule.Disassemble(p)
+	u, err := rule.Assemble(text)
+	if err != nil {
+		t.Fatalf("Assemble(Disassemble): %v\n%s", err, text)
+	}
+	a, err := rule.New(u)
+	if err != nil {
+		t.Fatalf("New(Assemble(Disassemble)): %v\n%s", err, text)
+	}
+	if !bytes.Equal(a.Bytes(), b) {
+		t.Fatalf("Assemble(Disassemble) has other bytes:\n%s\n%s", text, rule.Disassemble(a))
+	}
+}
+
+// Random programs: Run agrees with Trace, and bytes and text read back.
+func TestRandomPrograms(t *testing.T) {
+	verified := 0
+	for seed := range uint64(6000) {
+		g := newGenerator(seed)
+		c := 1 + frame.Class(g.r.IntN(int(frame.NumClasses)-1))
+		p, err := rule.New(g.unit(c, 2+g.r.IntN(30)))
+		if err != nil {
+			continue
+		}
+		verified++
+		check(t, p, g)
+		if seed%16 == 0 {
+			same(t, p)
+		}
+	}
+	if verified < 1000 {
+		t.Errorf("only %d of 6000 programs verified: the generator is of no use", verified)
+	}
+	t.Logf("%d programs verified", verified)
+}
+
+// FuzzDecode: an error or a program; a program ends within its length,
+// whichever way it is run, and has one encoding.
+func FuzzDecode(f *testing.F) {
+	for seed := range uint64(40) {
+		g := newGenerator(seed)
+		c := 1 + frame.Class(g.r.IntN(int(frame.NumClasses)-1))
+		if p, err := rule.New(g.unit(c, 2+g.r.IntN(12))); err == nil {
+			f.Add(p.Bytes(), seed)
+		}
+	}
+	f.Add(benchProgram(f).Bytes(), uint64(0))
+	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
+		p, err := rule.Decode(b)
+		if (p == nil) == (err == nil) {
+			t.Fatalf("Decode = %v, %v", p, err)
+		}
+		if err != nil {
+			return
+		}
+		if !bytes.Equal(p.Bytes(), b) {
+			t.Fatal("Bytes are not those decoded")
+		}
+		same(t, p)
+		check(t, p, newGenerator(seed))
+	})
+}
+
+// FuzzRandomPrograms is TestRandomPrograms without end.
+func FuzzRandomPrograms(f *testing.F) {
+	f.Add(uint64(1), uint8(3), uint8(20))
+	f.Fuzz(func(t *testing.T, seed uint64, class, n uint8) {
+		g := newGenerator(seed)
+		c := 1 + frame.Class(class)%(frame.NumClasses-1)
+		p, err := rule.New(g.unit(c, 1+int(n%64)))
+		if err != nil {
+			return
+		}
+		check(t, p, g)
+	})
+}
+
+func TestRunAllocatesNothing(t *testing.T) {
+	g := newGenerator(3)
+	p := benchProgram(t)
+	keys := []*frame.Key{g.key(frame.ClassARP), g.key(frame.ClassIPv4TCP), g.key(frame.ClassOther)}
+	if n := testing.AllocsPerRun(100, func() {
+		for _, k := range keys {
+			sink = p.Run(k)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	for seed := range uint64(200) {
+		g := newGenerator(seed)
+		p, err := rule.New(g.unit(frame.ClassIPv6NDP, 20))
+		if err != nil {
+			continue
+		}
+		k := g.key(frame.ClassIPv6NDP)
+		if n := testing.AllocsPerRun(10, func() { sink = p.Run(k) }); n != 0 {
+			t.Errorf("seed %d: %v allocations", seed, n)
+		}
+	}
+}
+
+// The key of a frame that was not parsed drops, whatever the program says.
+func TestNoClassDrops(t *testing.T) {
+	p := assemble(t, `.entry arp other ipv4-tcp ipv4-udp ipv4-icmp ipv4-other ipv4-fragment ipv6-tcp ipv6-udp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment
+		ret forward, predicate "all"`)
+	for _, word := range []uint64{0, uint64(frame.NumClasses), 15, 16, 17, 255} {
+		var k frame.Key
+		k.Words[frame.ClassWord] = word
+		if o := p.Run(&k); o.Verdict != rule.Drop {
+			t.Errorf("class %d: Run = %v", word, o)
+		}
+		if o := p.Trace(&k, func(int, bool) {}); o.Verdict != rule.Drop {
+			t.Errorf("class %d: Trace = %v", word, o)
+		}
+	}
+	k := newGenerator(1).key(frame.ClassARP)
+	if o := p.Run(k); o.Verdict != rule.Forward {
+		t.Errorf("arp: %v", o)
+	}
+}
