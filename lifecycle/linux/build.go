@@ -26,10 +26,12 @@ type builder struct {
 	attrs   []pendingAttr
 	null    int // the host's /dev/null
 
-	root slot         // descriptor of the container's root
-	made map[int]slot // file systems made before the pivot, by index of mounts
-	proc slot         // a proc file system of the container's pid namespace
-	spec *bundle.Spec
+	root   slot         // descriptor of the container's root
+	made   map[int]slot // file systems made before the pivot, by index of mounts
+	proc   slot         // a proc file system of the container's pid namespace
+	parts  []hostPart   // directories of the host, if the root is its
+	cgroup *cgroup      // made before the script
+	spec   *bundle.Spec
 }
 
 // A pendingAttr is a change of a detached mount's attributes that needs the
@@ -42,8 +44,8 @@ type pendingAttr struct {
 	recursive bool
 }
 
-func newBuilder(cfg *Config) *builder {
-	return &builder{script: newScript(), cfg: cfg, spec: cfg.Spec, made: map[int]slot{}, null: -1}
+func newBuilder(cfg *Config, cg *cgroup) *builder {
+	return &builder{script: newScript(), cfg: cfg, spec: cfg.Spec, cgroup: cg, made: map[int]slot{}, null: -1}
 }
 
 // close closes what build opened. The child has its own copies.
@@ -82,7 +84,7 @@ func (b *builder) build() error {
 	if err != nil {
 		return err
 	}
-	for _, f := range []func() error{b.identity, b.makeMounts, b.makeRoot, b.pivot, b.attachMounts, b.sysctls, b.maskPaths, b.sealRoot} {
+	for _, f := range []func() error{b.identity, b.makeMounts, b.makeRoot, b.pivot, b.attachParts, b.attachMounts, b.sysctls, b.maskPaths, b.sealRoot} {
 		if err := f(); err != nil {
 			return err
 		}
@@ -223,6 +225,8 @@ func (b *builder) joinNamespaces() error {
 
 // identity makes the child root of its user namespace, and names the host.
 func (b *builder) identity() error {
+	b.step("clear umask")
+	b.call(unix.SYS_UMASK, 0)
 	if b.cfg.inUserNS() {
 		b.step("become root of the user namespace")
 		b.call(unix.SYS_SETGROUPS, 0, 0)

@@ -24,7 +24,6 @@ type Container struct {
 	proc   *process
 	exec   execParams // what Exec needs to know of the container
 	joined uint64     // namespaces, as clone flags, that differ from the host's
-	script *script
 
 	// mu guards what follows.
 	mu     sync.Mutex
@@ -120,9 +119,6 @@ func (c *Container) advance(ctx context.Context, verb string, from, to state) er
 		return fmt.Errorf("%s container %s: %w", verb, c.id, err)
 	}
 	c.state = to
-	if to == started {
-		c.script = nil
-	}
 	return nil
 }
 

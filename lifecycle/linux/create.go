@@ -39,35 +39,32 @@ func Create(ctx context.Context, cfg Config) (*Container, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	b := newBuilder(&cfg)
-	defer b.close()
-	if err := b.build(); err != nil {
+	cg, err := newCgroup(cfg.cgroupPath(), cfg.linux().Resources)
+	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", cfg.ID, err)
 	}
-	c := &Container{id: cfg.ID, log: cfg.Log, script: b.script, exec: b.exec, joined: b.nsFlags}
-	if err := c.create(&cfg, b); err != nil {
+	c := &Container{id: cfg.ID, log: cfg.Log, cgroup: cg}
+	if err := c.create(&cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("create container %s: %w", cfg.ID, err), c.Destroy())
 	}
 	return c, nil
 }
 
-// create makes the cgroup and the process, and does for the process what only
-// a privileged parent can.
-func (c *Container) create(cfg *Config, b *builder) error {
-	var err error
-	if c.cgroup, err = newCgroup(cfg.cgroupPath(), cfg.linux().Resources); err != nil {
+// create makes the process, and does for it what only a privileged parent can.
+func (c *Container) create(cfg *Config) error {
+	b := newBuilder(cfg, c.cgroup)
+	defer b.close()
+	if err := b.build(); err != nil {
 		return err
 	}
+	c.exec, c.joined = b.exec, b.nsFlags
 	if err := c.spawn(cfg, b); err != nil {
 		return err
 	}
 	if err := c.cgroup.add(c.proc.pid); err != nil {
 		return err
 	}
-	if err := b.adopt(c.proc.pid); err != nil {
-		return err
-	}
-	return nil
+	return b.adopt(c.proc.pid)
 }
 
 // spawn clones the process.
@@ -258,8 +255,9 @@ func (p *process) proceed(ctx context.Context, last bool) error {
 		return ctx.Err()
 	case n == 1 && !last:
 		return nil
-	case n == 1:
-		return errors.New("container stopped at a gate where it should have run its program")
+	case n == 1: // the starter's word of an execve that failed
+		pc := p.board.pc
+		return &StepError{Step: p.script.steps[p.script.ops[pc].step], Err: unix.Errno(buf[0])}
 	case last && p.board.errno == 0 && p.script.ops[p.board.pc].nr == opExec:
 		p.release()
 		return nil

@@ -131,7 +131,13 @@ func (c *Container) execProgram(cfg ExecConfig) (program, error) {
 	if len(cfg.Args) == 0 || cfg.Args[0] == "" {
 		return program{}, errors.New("no arguments: there is nothing to run")
 	}
-	p.args, p.terminal, p.reaper = cfg.Args, cfg.Terminal, false
+	p.args, p.terminal, p.starter = cfg.Args, cfg.Terminal, -1
+	if !c.exec.userNS {
+		var err error
+		if p.starter, err = directFD(); err != nil {
+			return program{}, err
+		}
+	}
 	if cfg.Cwd != "" {
 		if !strings.HasPrefix(cfg.Cwd, "/") {
 			return program{}, fmt.Errorf("working directory %q is not absolute", cfg.Cwd)

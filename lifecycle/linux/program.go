@@ -23,7 +23,7 @@ type program struct {
 	stdio     [3]hostFD
 	terminal  bool
 	detached  bool
-	reaper    bool
+	starter   hostFD // memory file to execute first; -1 for none
 }
 
 // execParams is what a later Exec takes over from the container's process.
@@ -49,7 +49,16 @@ func (b *builder) finale() error {
 	}
 	prog := program{
 		args: p.Args, env: withHome(p.Env, u.home), cwd: p.Cwd, uid: u.uid, gid: u.gid, groups: u.groups,
-		umask: 0o022, noNewPriv: p.NoNewPrivileges, terminal: p.Terminal, detached: b.cfg.Detached, reaper: b.spec.Reaper,
+		umask: 0o022, noNewPriv: p.NoNewPrivileges, terminal: p.Terminal, detached: b.cfg.Detached, starter: -1,
+	}
+	switch {
+	case b.spec.Reaper:
+		prog.starter, err = reaperFD()
+	case !b.cfg.inUserNS():
+		prog.starter, err = directFD()
+	}
+	if err != nil {
+		return err
 	}
 	if p.User.Umask != nil {
 		prog.umask = *p.User.Umask
@@ -85,7 +94,11 @@ func withHome(env []string, home string) []string {
 // user, capabilities, system call filter, execve.
 func (s *script) become(p *program, ctl hostFD) error {
 	s.stdio(p)
-	s.closeAll(ctl)
+	keep := []hostFD{ctl}
+	if p.starter >= 0 {
+		keep = append(keep, p.starter)
+	}
+	s.closeAll(keep...)
 	s.step("set umask")
 	s.call(unix.SYS_UMASK, p.umask)
 	s.chdir(p.cwd)
@@ -217,6 +230,10 @@ func (s *script) seccomp(p *program) {
 // execve appends the execution of the program, looked up in the PATH of its own
 // environment, in the container, as execvp(3) does.
 func (s *script) execve(p *program, ctl hostFD) error {
+	s.step("execute %s", p.args[0])
+	if p.starter >= 0 {
+		return s.execStarter(p, p.starter, ctl)
+	}
 	argv, err := s.vector(p.args)
 	if err != nil {
 		return err
@@ -224,10 +241,6 @@ func (s *script) execve(p *program, ctl hostFD) error {
 	env, err := s.vector(p.env)
 	if err != nil {
 		return err
-	}
-	s.step("execute %s", p.args[0])
-	if p.reaper {
-		return s.execReaper(p, argv, env, ctl)
 	}
 	paths := candidates(p.args[0], p.env)
 	for i, path := range paths {

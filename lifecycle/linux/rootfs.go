@@ -33,8 +33,7 @@ func (b *builder) makeRoot() error {
 		return fmt.Errorf("root file system: %w", err)
 	}
 	h := b.own(fd)
-	// No device of a root file system that somebody else packed may be opened.
-	p := pendingAttr{fd: fd, what: dir, idmap: b.cfg.idmapped(), recursive: true, attr: unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV}}
+	p := pendingAttr{fd: fd, what: dir, idmap: b.cfg.idmapped(), recursive: true, attr: unix.MountAttr{Attr_set: b.rootAttrs()}}
 	if b.spec.Root.Overlay {
 		p.attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	} else {
@@ -47,8 +46,20 @@ func (b *builder) makeRoot() error {
 	}
 	b.stage()
 	b.layer("root", h)
-	b.root = b.overlay("root", true)
+	b.root = b.overlay("root")
 	return nil
+}
+
+// rootAttrs are the attributes of the container's root. No device of a file
+// system that somebody else packed may be opened. Where a process cannot gain
+// privileges by executing a file anyhow, nosuid says so: otherwise the kernel
+// refuses to execute a file that asks for a capability outside the bounding
+// set, such as Debian's ping, instead of running it without.
+func (b *builder) rootAttrs() uint64 {
+	if b.spec.OCI.Process.NoNewPrivileges {
+		return unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID
+	}
+	return unix.MOUNT_ATTR_NODEV
 }
 
 // staging is where layers lie while overlays are put together: any directory
@@ -83,13 +94,13 @@ func (b *builder) layer(name string, lower hostFD) {
 
 // overlay makes the overlay of the layers at staging. Attributes that overlayfs
 // keeps are user attributes in a user namespace, where trusted ones are refused.
-func (b *builder) overlay(name string, root bool) slot {
+func (b *builder) overlay(name string) slot {
 	dir := staging + "/" + name
 	data := [][2]string{{"lowerdir", dir + "/lower"}, {"upperdir", dir + "/upper"}, {"workdir", dir + "/work"}}
 	if b.cfg.inUserNS() {
 		data = append(data, [2]string{"userxattr", ""})
 	}
-	return b.makeFS("overlay", "overlay", unix.MOUNT_ATTR_NODEV, data)
+	return b.makeFS("overlay", "overlay", b.rootAttrs(), data)
 }
 
 // pivot makes the new root the root of the mount namespace, and lets the
