@@ -3,7 +3,6 @@ package rule
 import (
 	"encoding/binary"
 	"fmt"
-	"math/bits"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -40,16 +39,16 @@ func formatIPv6(c Const) string {
 // full mask, as a prefix, or as value&mask.
 func formatMasked(value, mask Const, f frame.Field) string {
 	v, width := formatConst(value, f.Kind()), uint8(f.Width())
-	n := bits.OnesCount64(mask.Hi) + bits.OnesCount64(mask.Lo)
+	n := maskBits(mask)
 	switch {
-	case n == int(width):
+	case n == width:
 		return v
-	case mask == prefixMask(uint8(n), width):
-		return v + "/" + strconv.Itoa(n)
-	case f.Kind() == frame.KindIPv4 || f.Kind() == frame.KindIPv6 || f.Kind() == frame.KindMAC:
-		return v + "&" + formatConst(mask, f.Kind())
+	case f.Kind() == frame.KindInt || f.Kind() == frame.KindBool:
+		return fmt.Sprintf("%#x&%#x", value.Lo, mask.Lo)
+	case mask == prefixMask(n, width):
+		return v + "/" + strconv.Itoa(int(n))
 	}
-	return fmt.Sprintf("%#x&%#x", value.Lo, mask.Lo)
+	return v + "&" + formatConst(mask, f.Kind())
 }
 
 // parseConst reads a number, a MAC, an IPv4 or an IPv6 address.
