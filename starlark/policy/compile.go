@@ -1,0 +1,250 @@
+package policy
+
+import (
+	"errors"
+	"sync"
+
+	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/rule"
+
+	"go.starlark.net/starlark"
+	"go.starlark.net/syntax"
+)
+
+// compilers keeps the memory of compilers between compilations.
+var compilers = sync.Pool{New: func() any { return newCompiler() }}
+
+// Compile makes the program that judges the frames of the NIC that id
+// describes. The error is an [*Error], or several joined.
+func (p *Policy) Compile(id Identity) (*rule.Program, error) {
+	c := compilers.Get().(*compiler)
+	defer compilers.Put(c)
+	c.reset(p)
+	u, err := c.unit(p, id)
+	if err != nil {
+		return nil, err
+	}
+	prog, err := rule.New(u)
+	if err != nil {
+		return nil, &Error{Pos: p.callPos, Name: "policy", Msg: err.Error()}
+	}
+	return prog, nil
+}
+
+// An assembly puts the predicates of a policy together, class by class.
+type assembly struct {
+	*compiler
+	p     *Policy
+	id    Identity
+	pos   rule.Pos // of what no predicate decided
+	trees map[treeKey]nid
+}
+
+type treeKey struct {
+	pred     pred
+	family   ipFamily
+	fragment bool
+}
+
+// unit compiles p.
+func (c *compiler) unit(p *Policy, id Identity) (*rule.Unit, error) {
+	a := &assembly{compiler: c, p: p, id: id, pos: c.pos(p.pos), trees: make(map[treeKey]nid)}
+	s := newSimplifier(c.graph)
+	var roots [frame.NumClasses]nid
+	for class := frame.ClassNone + 1; class < frame.NumClasses; class++ {
+		roots[class] = s.class(a.class(class), class)
+	}
+	if err := c.mistakes(roots[1:]); err != nil {
+		return nil, err
+	}
+	return lower(c, roots, p.callPos)
+}
+
+// verdict is the leaf of a verdict.
+func (c *compiler) verdict(v rule.Verdict, w rule.Why) nid {
+	id, ok := c.whyIDs[w]
+	if !ok {
+		id = uint32(len(c.whys))
+		c.whys = append(c.whys, w)
+		c.whyIDs[w] = id
+	}
+	return c.internLeaf(leafKey{kind: leafVerdict, n: int64(id), m: int64(v)}, leaf{kind: leafVerdict, verdict: v, why: id})
+}
+
+// class is the tree of verdicts for the frames of a class: guards first, then
+// the layers, if none of them is left unspoken.
+func (a *assembly) class(class frame.Class) nid {
+	tree := a.layers(class)
+	checks := a.id.checks(class, a.p.off)
+	for i := len(checks) - 1; i >= 0; i-- {
+		tree = a.guarded(checks[i], tree)
+	}
+	return tree
+}
+
+// guarded is tree for the frames that pass the check.
+func (a *assembly) guarded(ch check, tree nid) nid {
+	r := a.verdict(rule.Drop, rule.Why{Kind: rule.WhyGuard, Name: guardNames[ch.guard], Pos: a.pos})
+	for i := len(ch.any) - 1; i >= 0; i-- {
+		t := tree
+		for j := len(ch.any[i]) - 1; j >= 0; j-- {
+			f := ch.any[i][j]
+			if s := pointSet(f.values); f.not {
+				t = a.inSet(f.field, s, r, t, rule.Pos{})
+			} else {
+				t = a.inSet(f.field, s, t, r, rule.Pos{})
+			}
+		}
+		r = t
+	}
+	return r
+}
+
+// layers is the tree of the predicates that judge a class. A later fragment
+// belongs to the transport predicate of its protocol, which is a field.
+func (a *assembly) layers(class frame.Class) nid {
+	tree := a.judged(class, 0)
+	if !isFragment(class) {
+		return tree
+	}
+	for _, t := range transports {
+		if t.family == noFamily || t.family == family(class) {
+			tree = a.inSet(frame.IPProtocol, point(u128{0, t.protocol}), a.judged(class, t.protocol), tree, rule.Pos{})
+		}
+	}
+	return tree
+}
+
+// judged is the tree of the predicates that judge the frames of a class, of
+// a protocol where they are fragments: each that says yes hands on to the next.
+func (a *assembly) judged(class frame.Class, protocol uint64) nid {
+	judges, unspoken := a.p.judges(class, protocol)
+	if unspoken != "" {
+		return a.verdict(rule.Drop, rule.Why{Kind: rule.WhyUnspoken, Name: unspoken, Pos: a.pos})
+	}
+	tree := a.tree(judges[len(judges)-1], class)
+	for i := len(judges) - 2; i >= 0; i-- {
+		next := tree
+		tree = a.each(a.tree(judges[i], class), func(l nid) nid {
+			if a.leaf(l).verdict == rule.Forward {
+				return next
+			}
+			return l
+		})
+	}
+	return tree
+}
+
+// tree is the tree of one predicate for a class of frames.
+func (a *assembly) tree(q pred, class frame.Class) nid {
+	k := treeKey{q, family(class), isFragment(class)}
+	if n, ok := a.trees[k]; ok {
+		return n
+	}
+	n := noValue
+	if r := a.p.preds[q]; r.fn != nil {
+		n = a.predicate(q, r.fn, class)
+	} else {
+		v := rule.Drop
+		if r.constant {
+			v = rule.Forward
+		}
+		n = a.verdict(v, rule.Why{Kind: rule.WhyPredicate, Name: q.String(), Pos: a.compiler.pos(a.p.callPos)})
+	}
+	a.trees[k] = n
+	return n
+}
+
+// predicate compiles a predicate for a class of frames.
+func (c *compiler) predicate(q pred, fn *starlark.Function, class frame.Class) nid {
+	c.pred = q
+	cl := c.closureOf(fn)
+	if cl == nil {
+		return c.errorAt(fn.Position(), "", "the source of this function is not known")
+	}
+	sc := newScope(cl)
+	for i := range fn.NumParams() {
+		name, _ := fn.Param(i)
+		m, ok := q.paramNamed(name)
+		switch {
+		case !ok:
+			sc.slots[i] = c.constant(fn.ParamDefault(i))
+		case m.name == direction:
+			sc.slots[i] = c.constant(starlark.String("egress"))
+		case !class.Has(m.field[family(class)]):
+			sc.slots[i] = c.internLeaf(leafKey{kind: leafAbsent}, leaf{kind: leafAbsent})
+		default:
+			sc.slots[i] = c.fieldLeaf(m.field[family(class)])
+		}
+	}
+	c.calls = append(c.calls[:0], cl.fn)
+	tree := c.block(sc, cl.fn.Body).tree
+	c.calls = c.calls[:0]
+	end := c.decision(fn.Position())
+	return c.each(tree, func(l nid) nid {
+		v := *c.leaf(l)
+		switch v.kind {
+		case leafNext:
+			return c.verdict(rule.Drop, rule.Why{Kind: rule.WhyPredicate, Name: q.String(), Pos: end})
+		case leafTouch:
+			return c.verdict(rule.Drop, rule.Why{Kind: rule.WhyFragment, Name: q.String(), Pos: v.pos})
+		case leafReturn:
+			return c.answer(q, v.inner, v.pos, cl.fn.Pos)
+		}
+		return l
+	})
+}
+
+// answer is the verdict for a returned value.
+func (c *compiler) answer(q pred, l nid, pos rule.Pos, p syntax.Position) nid {
+	if own := c.leaf(l).pos; own.Line != 0 {
+		pos = own
+	}
+	why := rule.Why{Kind: rule.WhyPredicate, Name: q.String(), Pos: pos}
+	return c.each(c.truthOf(l, p), func(t nid) nid {
+		switch t {
+		case c.yes:
+			return c.verdict(rule.Forward, why)
+		case c.no:
+			return c.verdict(rule.Drop, why)
+		}
+		why.Kind = rule.WhyFragment // an absent field, returned
+		return c.verdict(rule.Drop, why)
+	})
+}
+
+// maxMistakes is how many mistakes are reported at once.
+const maxMistakes = 10
+
+// mistakes are the errors that some frame would get to.
+func (c *compiler) mistakes(roots []nid) error {
+	if c.fatal != 0 {
+		return c.leaf(c.fatal).err
+	}
+	var errs []error
+	told := make(map[string]bool)
+	seen := make(map[nid]bool)
+	var visit func(n nid)
+	visit = func(n nid) {
+		if seen[n] || !c.raises(n) || len(errs) == maxMistakes {
+			return
+		}
+		seen[n] = true
+		if n >= 0 {
+			visit(c.nodes[n].hi)
+			visit(c.nodes[n].lo)
+			return
+		}
+		if err := c.leaf(n).err; !told[err.Error()] {
+			told[err.Error()] = true
+			errs = append(errs, err)
+		}
+	}
+	for _, n := range roots {
+		visit(n)
+	}
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return errors.Join(errs...)
+}

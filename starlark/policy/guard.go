@@ -1,0 +1,188 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+
+	"sekimori/nicshadow/frame"
+)
+
+// A guard is a rule about the NIC's identity that comes before any predicate.
+type guard uint8
+
+// The guards, in the order they are asked.
+const (
+	guardVLAN guard = iota // no VLAN tags
+	guardMAC               // source MAC, and ARP sender MAC, are the own one
+	guardIP                // IP source is an own address
+	guardARP               // ARP sender address is an own one
+	guardNDP               // neighbour discovery speaks of own addresses only
+	guardRA                // no router advertisements, no redirects
+	guardDHCP              // no DHCP servers
+)
+
+// guardNames are what guard = [...] and the reason of a drop call them.
+var guardNames = []string{"vlan", "mac", "ip", "arp", "ndp", "ra", "dhcp"}
+
+// A guardSet is a set of guards, one bit each.
+type guardSet uint8
+
+const allGuards guardSet = 1<<(guardDHCP+1) - 1
+
+func (s guardSet) has(g guard) bool { return s>>g&1 != 0 }
+
+// names are the guards of the set, sorted.
+func (s guardSet) names() []string {
+	var out []string
+	for i, name := range guardNames {
+		if s.has(guard(i)) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// A clause is one alternative of a guard: it holds if all its tests do.
+type clause []fieldTest
+
+// A fieldTest holds if the field is one of the values, or, where not is set,
+// none of them.
+type fieldTest struct {
+	field  frame.Field
+	not    bool
+	values []u128
+}
+
+// A check is a guard for one class of frames: it drops unless one of the
+// clauses holds.
+type check struct {
+	guard guard
+	any   []clause
+}
+
+// ICMPv6 and neighbour discovery types (RFC 4861, RFC 2710, RFC 3810).
+const (
+	typeMLDReport  = 131
+	typeMLDDone    = 132
+	typeRS         = 133
+	typeRA         = 134
+	typeNS         = 135
+	typeNA         = 136
+	typeRedirect   = 137
+	typeMLD2Report = 143
+
+	typeRedirect4 = 5 // ICMP (RFC 792)
+	typeRA4       = 9 // ICMP (RFC 1256)
+)
+
+// ownAddrs are the addresses that the NIC may send from, by family. With any
+// IPv6 address comes the link-local address of the MAC (RFC 4291, appendix A),
+// which the kernel gives itself without being asked.
+func (id Identity) ownAddrs() (v4, v6 []u128) {
+	for _, a := range id.Addrs {
+		a = a.Unmap()
+		if a.Is4() {
+			v4 = append(v4, u128Of(a))
+		} else {
+			v6 = append(v6, u128Of(a))
+		}
+	}
+	if len(v6) > 0 {
+		v6 = append(v6, u128Of(id.linkLocal()))
+	}
+	return v4, v6
+}
+
+// linkLocal is fe80:: and the modified EUI-64 of the MAC.
+func (id Identity) linkLocal() netip.Addr {
+	m := id.MAC
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
+}
+
+// checks are the guards for frames of class c.
+func (id Identity) checks(c frame.Class, off guardSet) []check {
+	var out []check
+	add := func(g guard, any ...clause) {
+		if !off.has(g) {
+			out = append(out, check{g, any})
+		}
+	}
+	own := number(id.MAC.Uint64())
+	v4, v6 := id.ownAddrs()
+	zero := number(0)
+
+	add(guardVLAN, clause{{frame.VLANTags, false, zero}})
+	add(guardMAC, clause{{frame.EthSrc, false, own}})
+
+	switch family(c) {
+	case family4:
+		add(guardIP, clause{{frame.IPv4Src, false, v4}})
+	case family6:
+		// The unspecified address is a source in the probe of duplicate
+		// address detection (RFC 4862, 5.4.2) and in MLD reports before
+		// there is an address (RFC 3590).
+		any := []clause{{{frame.IPv6Src, false, v6}}}
+		if len(v6) > 0 && c == frame.ClassIPv6NDP {
+			any = append(any, clause{{frame.IPv6Src, false, zero}, {frame.ICMPType, false, number(typeNS)}, {frame.NDPTarget, false, v6}})
+		}
+		if len(v6) > 0 && c == frame.ClassIPv6ICMP {
+			any = append(any, clause{{frame.IPv6Src, false, zero}, {frame.ICMPType, false, numbers(typeMLDReport, typeMLDDone, typeMLD2Report)}})
+		}
+		add(guardIP, any...)
+	}
+
+	switch c {
+	case frame.ClassARP:
+		add(guardMAC, clause{{frame.ARPSenderMAC, false, own}})
+		// A request from 0.0.0.0 probes for its target (RFC 5227, 2.1.1). A
+		// probe for the address of another is a denial of service.
+		add(guardARP, clause{{frame.ARPSenderIP, false, v4}},
+			clause{{frame.ARPSenderIP, false, zero}, {frame.ARPOp, false, number(1)}, {frame.ARPTargetIP, false, v4}})
+	case frame.ClassIPv4ICMP:
+		add(guardRA, clause{{frame.ICMPType, true, numbers(typeRedirect4, typeRA4)}})
+	case frame.ClassIPv6NDP:
+		add(guardRA, clause{{frame.ICMPType, true, numbers(typeRA, typeRedirect)}})
+		// RS and NS may carry the own link-layer address or none; NA speaks
+		// for an own address only. RA and redirect are not this guard's.
+		link := fieldTest{frame.NDPLinkMAC, false, numbers(0, id.MAC.Uint64())}
+		add(guardNDP, clause{{frame.ICMPType, true, number(typeNA)}, link},
+			clause{{frame.NDPTarget, false, v6}, link},
+			clause{{frame.ICMPType, false, numbers(typeRA, typeRedirect)}})
+	case frame.ClassIPv4UDP:
+		add(guardDHCP, clause{{frame.SrcPort, true, number(67)}})
+	case frame.ClassIPv6UDP:
+		add(guardDHCP, clause{{frame.SrcPort, true, number(547)}})
+	}
+	return out
+}
+
+// holds evaluates a check in plain Go, for [Policy.Judge].
+func (ch check) holds(k *frame.Key) bool {
+	return slices.ContainsFunc(ch.any, func(c clause) bool {
+		return !slices.ContainsFunc(c, func(t fieldTest) bool { return !t.holds(k) })
+	})
+}
+
+func (t fieldTest) holds(k *frame.Key) bool {
+	return slices.Contains(t.values, keyField(k, t.field)) != t.not
+}
+
+// keyField reads a field of any width.
+func keyField(k *frame.Key, f frame.Field) u128 {
+	if f.Width() == 128 {
+		hi, lo := k.Wide(f)
+		return u128{hi, lo}
+	}
+	return u128{0, k.Uint(f)}
+}
+
+func number(n uint64) []u128 { return []u128{{0, n}} }
+
+func numbers(ns ...uint64) []u128 {
+	out := make([]u128, len(ns))
+	for i, n := range ns {
+		out[i] = u128{0, n}
+	}
+	return out
+}

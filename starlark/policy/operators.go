@@ -1,0 +1,159 @@
+package policy
+
+import (
+	"sekimori/starlark/value"
+
+	"go.starlark.net/starlark"
+	"go.starlark.net/syntax"
+)
+
+// Starlark asks no type what it thinks of `==` with another type, it just says
+// False. So, before a file is resolved, each comparison, `in` and `not`
+// becomes a call of a builtin whose name is the operator: no file can spell
+// such a name, and the builtins know our types (package value).
+//
+//	dst_ip == "10.0.0.1"   becomes   ==(dst_ip, "10.0.0.1")
+//
+// The compiler reads such a call as the operator it stands for.
+
+// operators are the builtins by name.
+var operators = starlark.StringDict{
+	"==": comparison(syntax.EQL), "!=": comparison(syntax.NEQ),
+	"<": comparison(syntax.LT), "<=": comparison(syntax.LE),
+	">": comparison(syntax.GT), ">=": comparison(syntax.GE),
+	"in": membership(syntax.IN), "not in": membership(syntax.NOT_IN),
+}
+
+// operatorTokens gives the token of each replaced operator.
+var operatorTokens = map[string]syntax.Token{
+	"==": syntax.EQL, "!=": syntax.NEQ, "<": syntax.LT, "<=": syntax.LE, ">": syntax.GT, ">=": syntax.GE,
+	"in": syntax.IN, "not in": syntax.NOT_IN,
+}
+
+func comparison(op syntax.Token) *starlark.Builtin {
+	return starlark.NewBuiltin(op.String(), func(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
+		if err := absentOf(args); err != nil {
+			return nil, err
+		}
+		holds, err := value.Compare(op, args[0], args[1])
+		return starlark.Bool(holds), err
+	})
+}
+
+func membership(op syntax.Token) *starlark.Builtin {
+	return starlark.NewBuiltin(op.String(), func(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
+		if err := absentOf(args); err != nil {
+			return nil, err
+		}
+		found, err := value.Contains(args[0], args[1])
+		return starlark.Bool(found == (op == syntax.IN)), err
+	})
+}
+
+// asOperator reads a replaced operator back: ok is false for other calls.
+func asOperator(call *syntax.CallExpr) (op syntax.Token, ok bool) {
+	id, isIdent := call.Fn.(*syntax.Ident)
+	if !isIdent || len(call.Args) != 2 {
+		return 0, false
+	}
+	switch id.Name[0] {
+	case '=', '!', '<', '>', 'i', 'n':
+		op, ok = operatorTokens[id.Name]
+	}
+	return op, ok
+}
+
+// replaceOperators rewrites the expressions of a parsed file in place.
+func replaceOperators(f *syntax.File) { replaceStmts(f.Stmts) }
+
+func replaceStmts(stmts []syntax.Stmt) {
+	for _, s := range stmts {
+		switch s := s.(type) {
+		case *syntax.AssignStmt:
+			s.LHS, s.RHS = replace(s.LHS), replace(s.RHS)
+		case *syntax.DefStmt:
+			replaceAll(s.Params)
+			replaceStmts(s.Body)
+		case *syntax.ExprStmt:
+			s.X = replace(s.X)
+		case *syntax.ForStmt:
+			s.Vars, s.X = replace(s.Vars), replace(s.X)
+			replaceStmts(s.Body)
+		case *syntax.WhileStmt:
+			s.Cond = replace(s.Cond)
+			replaceStmts(s.Body)
+		case *syntax.IfStmt:
+			s.Cond = replace(s.Cond)
+			replaceStmts(s.True)
+			replaceStmts(s.False)
+		case *syntax.ReturnStmt:
+			s.Result = replace(s.Result)
+		}
+	}
+}
+
+func replaceAll(xs []syntax.Expr) {
+	for i := range xs {
+		xs[i] = replace(xs[i])
+	}
+}
+
+// replace returns e with the operators in it replaced; nil is nil.
+func replace(e syntax.Expr) syntax.Expr {
+	switch e := e.(type) {
+	case *syntax.BinaryExpr:
+		return replaceBinary(e)
+	case *syntax.CallExpr:
+		e.Fn = replace(e.Fn)
+		replaceAll(e.Args)
+	case *syntax.Comprehension:
+		e.Body = replace(e.Body)
+		for _, c := range e.Clauses {
+			switch c := c.(type) {
+			case *syntax.ForClause:
+				c.Vars, c.X = replace(c.Vars), replace(c.X)
+			case *syntax.IfClause:
+				c.Cond = replace(c.Cond)
+			}
+		}
+	case *syntax.CondExpr:
+		e.Cond, e.True, e.False = replace(e.Cond), replace(e.True), replace(e.False)
+	case *syntax.DictEntry:
+		e.Key, e.Value = replace(e.Key), replace(e.Value)
+	case *syntax.DictExpr:
+		replaceAll(e.List)
+	case *syntax.DotExpr:
+		e.X = replace(e.X)
+	case *syntax.IndexExpr:
+		e.X, e.Y = replace(e.X), replace(e.Y)
+	case *syntax.LambdaExpr:
+		replaceAll(e.Params)
+		e.Body = replace(e.Body)
+	case *syntax.ListExpr:
+		replaceAll(e.List)
+	case *syntax.ParenExpr:
+		e.X = replace(e.X)
+	case *syntax.SliceExpr:
+		e.X, e.Lo, e.Hi, e.Step = replace(e.X), replace(e.Lo), replace(e.Hi), replace(e.Step)
+	case *syntax.TupleExpr:
+		replaceAll(e.List)
+	case *syntax.UnaryExpr:
+		e.X = replace(e.X)
+	}
+	return e
+}
+
+func replaceBinary(e *syntax.BinaryExpr) syntax.Expr {
+	e.X, e.Y = replace(e.X), replace(e.Y)
+	switch e.Op {
+	case syntax.EQL, syntax.NEQ, syntax.LT, syntax.LE, syntax.GT, syntax.GE, syntax.IN, syntax.NOT_IN:
+		start, end := e.Span()
+		return &syntax.CallExpr{
+			Fn:     &syntax.Ident{NamePos: start, Name: e.Op.String()},
+			Lparen: e.OpPos,
+			Args:   []syntax.Expr{e.X, e.Y},
+			Rparen: end,
+		}
+	}
+	return e
+}

@@ -1,0 +1,243 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"sekimori/nicshadow/frame"
+	"sekimori/starlark/value"
+
+	"go.starlark.net/starlark"
+	"go.starlark.net/syntax"
+)
+
+// A Policy says which frames of a container may pass: what policy() returns.
+// It is immutable and safe for concurrent use.
+type Policy struct {
+	sources *Sources
+	preds   [numPreds]predicate
+	present uint // predicates, one bit each
+	mode    string
+	off     guardSet
+	pos     syntax.Position // where the file, or the callback, came to the policy() call
+	callPos syntax.Position // the policy() call itself
+}
+
+// A predicate is a function or a constant.
+type predicate struct {
+	fn       *starlark.Function
+	constant bool
+}
+
+// An Identity is what the NIC of a container is: its own addresses.
+type Identity struct {
+	MAC   frame.MAC
+	Addrs []netip.Addr
+}
+
+var _ starlark.Value = (*Policy)(nil)
+
+// String names the predicates.
+func (p *Policy) String() string {
+	var names []string
+	for i := range p.preds {
+		if p.has(pred(i)) {
+			names = append(names, predNames[i])
+		}
+	}
+	return "policy(" + strings.Join(names, ", ") + ")"
+}
+
+// Type is "policy".
+func (*Policy) Type() string { return "policy" }
+
+// Freeze does nothing: a policy is frozen from its beginning.
+func (*Policy) Freeze() {}
+
+// Truth is True.
+func (*Policy) Truth() starlark.Bool { return true }
+
+// Hash fails: a policy is no key.
+func (*Policy) Hash() (uint32, error) { return 0, fmt.Errorf("unhashable type: policy") }
+
+// Mode is "enforce", or "audit": record the verdict and forward.
+func (p *Policy) Mode() string { return p.mode }
+
+// Pos is where the file, or the callback, made the policy.
+func (p *Policy) Pos() syntax.Position { return p.pos }
+
+// GuardsOff are the names of the guards switched off, sorted.
+func (p *Policy) GuardsOff() []string { return p.off.names() }
+
+// Predicates are the names of the predicates, in the order they judge.
+func (p *Policy) Predicates() []string {
+	var names []string
+	for i, name := range predNames {
+		if p.has(pred(i)) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (p *Policy) has(q pred) bool { return p.present>>q&1 != 0 }
+
+// makePolicy is policy(*predicates, allow_arp = ..., mode = "enforce", guard = "on").
+func (s *Sources) makePolicy(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	p := &Policy{sources: s, mode: "enforce"}
+	p.place(thread)
+	for _, a := range args {
+		if err := p.positional(a); err != nil {
+			return nil, err
+		}
+	}
+	for _, kv := range kwargs {
+		if err := p.keyword(string(kv[0].(starlark.String)), kv[1]); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// place notes where the policy is made: frame 0 is policy() itself, frame 1
+// its caller, the last one the file or the callback.
+func (p *Policy) place(thread *starlark.Thread) {
+	n := thread.CallStackDepth()
+	for i := 1; i < n; i++ {
+		pos := thread.CallFrame(i).Pos
+		if pos.Line == 0 {
+			continue
+		}
+		if p.callPos.Line == 0 {
+			p.callPos = pos
+		}
+		p.pos = pos
+	}
+}
+
+// positional adds a predicate that is known by its function's name.
+func (p *Policy) positional(v starlark.Value) error {
+	fn, ok := v.(*starlark.Function)
+	switch {
+	case !ok:
+		return p.errorf("give a constant by name: policy(allow_arp = True)", "got %s by position, want a function", v.Type())
+	case fn.Name() == "lambda":
+		return p.errorf("give it by name: policy(allow_arp = lambda ...)", "a lambda has no name")
+	}
+	q, ok := predNamed(fn.Name())
+	if !ok {
+		return &Error{Pos: fn.Position(), Name: "policy", Msg: "no predicate is called " + fn.Name() + suggestion(fn.Name(), predNames), Hint: "known: " + strings.Join(predNames, ", ")}
+	}
+	return p.add(q, predicate{fn: fn})
+}
+
+// keyword adds a predicate, the mode or the guards given by name.
+func (p *Policy) keyword(name string, v starlark.Value) error {
+	switch name {
+	case "mode":
+		s, _ := starlark.AsString(v)
+		if s != "enforce" && s != "audit" {
+			return p.errorf("", "mode %v: want \"enforce\" or \"audit\"", v)
+		}
+		p.mode = s
+		return nil
+	case "guard":
+		return p.guards(v)
+	}
+	q, ok := predNamed(name)
+	if !ok {
+		known := append(slices.Clone(predNames), "mode", "guard")
+		return p.errorf("known: "+strings.Join(known, ", "), "unexpected argument %s%s", name, suggestion(name, known))
+	}
+	switch v := v.(type) {
+	case starlark.Bool:
+		return p.add(q, predicate{constant: bool(v)})
+	case *starlark.Function:
+		return p.add(q, predicate{fn: v})
+	}
+	return p.errorf("", "%s: got %s, want a function, True or False", name, v.Type())
+}
+
+// add takes a predicate in, checking what can be checked without compiling.
+func (p *Policy) add(q pred, r predicate) error {
+	if p.has(q) {
+		return p.errorf("", "%s is given twice", q)
+	}
+	if r.fn != nil {
+		if err := q.checkParams(r.fn); err != nil {
+			return err
+		}
+		// What the predicate captured is part of the policy from now on.
+		r.fn.Freeze()
+	}
+	p.preds[q], p.present = r, p.present|1<<q
+	return nil
+}
+
+// checkParams checks that each parameter is a field, or has a default.
+func (q pred) checkParams(fn *starlark.Function) error {
+	for i := range fn.NumParams() {
+		name, pos := fn.Param(i)
+		if fn.HasVarargs() && i == fn.NumParams()-1-b2i(fn.HasKwargs()) || fn.HasKwargs() && i == fn.NumParams()-1 {
+			return &Error{Pos: pos, Name: q.String(), Msg: "a predicate takes fields by name, not *" + name, Hint: "known: " + strings.Join(q.paramNames(), ", ")}
+		}
+		if _, ok := q.paramNamed(name); !ok && fn.ParamDefault(i) == nil {
+			return &Error{Pos: pos, Name: q.String(), Msg: "unknown field " + name + suggestion(name, q.paramNames()), Hint: "known: " + strings.Join(q.paramNames(), ", ")}
+		}
+	}
+	return nil
+}
+
+// guards reads the guard argument: "on", "off", or a list of those off.
+func (p *Policy) guards(v starlark.Value) error {
+	if s, ok := starlark.AsString(v); ok {
+		switch s {
+		case "on":
+			p.off = 0
+			return nil
+		case "off":
+			p.off = allGuards
+			return nil
+		}
+		return p.errorf("", "guard %q: want \"on\", \"off\" or a list of guards to switch off", s)
+	}
+	it, ok := v.(starlark.Iterable)
+	if !ok {
+		return p.errorf("", "guard: got %s, want \"on\", \"off\" or a list of guards to switch off", v.Type())
+	}
+	for e := range starlark.Elements(it) {
+		name, _ := starlark.AsString(e)
+		i := slices.Index(guardNames, name)
+		if i < 0 {
+			return p.errorf("known: "+strings.Join(guardNames, ", "), "no guard is called %v%s", e, suggestion(name, guardNames))
+		}
+		p.off |= 1 << i
+	}
+	return nil
+}
+
+func (p *Policy) errorf(hint, format string, args ...any) error {
+	return &Error{Pos: p.callPos, Name: "policy", Msg: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+func predNamed(name string) (pred, bool) {
+	i := slices.Index(predNames, name)
+	return pred(i), i >= 0
+}
+
+// suggestion ends a message about an unknown name.
+func suggestion(name string, known []string) string {
+	if s := value.Suggest(name, known); s != "" {
+		return " (did you mean " + s + "?)"
+	}
+	return ""
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
