@@ -21,8 +21,9 @@ func cpuTime() time.Duration {
 
 // A task is something measured: run does it n times.
 type task struct {
-	name string
-	run  func(n int)
+	name  string
+	run   func(n int)
+	least int // times a round at least, however long it takes
 
 	n      int       // times a round
 	rounds []float64 // ns each time, one a round
@@ -57,13 +58,13 @@ func race(tasks []*task, rounds int, slice time.Duration) {
 
 // calibrate finds how often t runs in slice, and what it allocates.
 func (t *task) calibrate(slice time.Duration) {
-	t.n = 1
+	t.n = max(1, t.least)
 	for {
 		start := cpuTime()
 		t.run(t.n)
 		took := cpuTime() - start
 		if took >= slice/8 || t.n > 1<<28 {
-			t.n = max(1, int(float64(t.n)*float64(slice)/float64(max(took, 1))))
+			t.n = max(1, t.least, int(float64(t.n)*float64(slice)/float64(max(took, 1))))
 			break
 		}
 		t.n *= 4

@@ -16,7 +16,13 @@ type section struct {
 
 var sections = []section{
 	{"judge", judge},
+	{"compile", compiling},
+	{"reload", reload},
+	{"start", start},
 }
+
+// sekiPath names a built seki; empty to build one.
+var sekiPath = new(string)
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
@@ -28,6 +34,7 @@ func run(args []string, out, diag io.Writer) int {
 	flags.SetOutput(diag)
 	rounds := flags.Int("rounds", 15, "`rounds` of each measurement, of which the least counts")
 	only := flags.String("only", "", "comma-separated sections to run: "+sectionNames())
+	flags.StringVar(sekiPath, "seki", "", "measure this `binary` instead of building one")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}

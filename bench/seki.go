@@ -1,62 +1,87 @@
 package main
 
 import (
+	_ "embed"
+	"fmt"
+	"net/netip"
+
+	"go.starlark.net/starlark"
+
+	"sekimori/nicshadow"
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/rule"
+	"sekimori/starlark/policy"
+	"sekimori/starlark/value"
 )
 
-func handUnit() *rule.Unit {
-	u := &rule.Unit{Files: []string{"hand"}}
-	c := func(v uint64) rule.Const { return rule.Const{Lo: v} }
-	m := func(f frame.Field, mask, v uint64) rule.Match {
-		return rule.Match{Field: f, Mask: c(mask), Value: c(v)}
-	}
-	all32 := uint64(0xffffffff)
-	u.Whys = []rule.Why{{Kind: rule.WhyUnspoken, Name: "x"}}
-	u.Rows = []rule.Row{
-		{m(frame.ARPSenderMAC, 1<<48-1, 0x020000000005), m(frame.ARPSenderIP, all32, 0x0a000005), m(frame.ARPTargetIP, 0xffffff00, 0x0a000000)},
-	}
-	u.Consts = []rule.Const{c(0x0a000000), c(0xff000000)}
-	u.Tables = []rule.Table{{Kind: rule.TableExact64, Values: []rule.Const{c(80), c(443)}}}
-	u.Insns = []rule.Insn{
-		{Op: rule.OpRet, A: 0},             // 0 drop
-		{Op: rule.OpTestRow, K: 0, Off: 2}, // 1
-		{Op: rule.OpTestNe, A: uint8(frame.ARPTargetIP), K: 0x0a000001, Off: 1},
-		{Op: rule.OpRet, A: 1},
-		{Op: rule.OpRet, A: 0}, // 4
-		// tcp 5
-		{Op: rule.OpTestEq, A: uint8(frame.IPv4Src), K: 0x0a000005, Off: 4},
-		{Op: rule.OpTestNMask, A: uint8(frame.IPv4Dst), K: 0, Off: 2},
-		{Op: rule.OpTestNe, A: uint8(frame.DstPort), K: 80, Off: 1},
-		{Op: rule.OpTestEq, A: uint8(frame.DstPort), K: 443, Off: 1},
-		{Op: rule.OpRet, A: 1},
-		{Op: rule.OpRet, A: 0}, // 10
-		// udp 11
-		{Op: rule.OpTestEq, A: uint8(frame.IPv4Src), K: 0x0a000005, Off: 3},
-		{Op: rule.OpTestNMask, A: uint8(frame.IPv4Dst), K: 0, Off: 1},
-		{Op: rule.OpTestEq, A: uint8(frame.DstPort), K: 53, Off: 1},
-		{Op: rule.OpRet, A: 1},
-		{Op: rule.OpRet, A: 0}, // 15
-		// icmp 16
-		{Op: rule.OpTestEq, A: uint8(frame.IPv4Src), K: 0x0a000005, Off: 2},
-		{Op: rule.OpTestMask, A: uint8(frame.IPv4Dst), K: 0, Off: 1},
-		{Op: rule.OpRet, A: 1},
-		{Op: rule.OpRet, A: 0}, // 19
-	}
-	u.Entries[frame.ClassARP] = 1
-	u.Entries[frame.ClassIPv4TCP] = 5
-	u.Entries[frame.ClassIPv4UDP] = 11
-	u.Entries[frame.ClassIPv4ICMP] = 16
-	return u
-}
+//go:embed policy.star
+var policySource []byte
 
-func sekiEngines() ([]engine, error) {
-	p, err := rule.New(handUnit())
+// identity is the card of the measurement.
+var identity = policy.Identity{MAC: ownMAC, Addrs: []netip.Addr{own}}
+
+// evaluate runs policy.star and returns the policy of that name.
+func evaluate(source []byte, name string) (*policy.Policy, error) {
+	src := policy.NewSources(value.Builtins())
+	globals, err := src.Exec(&starlark.Thread{Name: "bench"}, "policy.star", source)
 	if err != nil {
 		return nil, err
 	}
+	p, ok := globals[name].(*policy.Policy)
+	if !ok {
+		return nil, fmt.Errorf("policy.star: %s is no policy", name)
+	}
+	return p, nil
+}
+
+// compile is all of the way from Starlark source to verified program.
+func compile(source []byte, name string) (*rule.Program, error) {
+	p, err := evaluate(source, name)
+	if err != nil {
+		return nil, err
+	}
+	return p.Compile(identity)
+}
+
+// sekiEngines are ours: the policy as the peers have it, the same behind the
+// default guards, and that within the table of the data path, which counts.
+func sekiEngines() ([]engine, error) {
+	bare, err := compile(policySource, "bare")
+	if err != nil {
+		return nil, err
+	}
+	guarded, err := compile(policySource, "guarded")
+	if err != nil {
+		return nil, err
+	}
+	table, err := tableWith(guarded)
+	if err != nil {
+		return nil, err
+	}
+	judgement := new(nicshadow.Judgement)
+	return []engine{
+		{ours, parseAndRun(bare)},
+		{"seki, guards on", parseAndRun(guarded)},
+		{"seki, guards, counters", func(b []byte) bool { return table.Judge(1, b, judgement) }},
+	}, nil
+}
+
+func parseAndRun(p *rule.Program) func([]byte) bool {
 	k := new(frame.Key)
-	return []engine{{"seki", func(b []byte) bool {
+	return func(b []byte) bool {
 		return frame.Parse(b, k) == frame.OK && p.Run(k).Verdict == rule.Forward
-	}}}, nil
+	}
+}
+
+// tableWith is a table where sender 1 is judged by p.
+func tableWith(p *rule.Program) (*nicshadow.Table, error) {
+	t := nicshadow.NewTable()
+	if err := t.Register(1, "bench"); err != nil {
+		return nil, err
+	}
+	hash, err := t.Load(1, p.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	return t, t.Swap(1, hash)
 }

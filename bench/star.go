@@ -6,15 +6,72 @@ import (
 
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
+
+	"sekimori/nicshadow/frame"
 )
 
-// starlarkEngines call a Starlark function for each frame.
+// starlarkEngines call a Starlark function for each frame: the compiler's own
+// oracle, which calls the very predicates that a program is compiled from; the
+// least that such a call can cost, a function of the parsed fields; and a
+// function that takes the frame apart itself.
 func starlarkEngines() ([]engine, error) {
+	p, err := evaluate(policySource, "bare")
+	if err != nil {
+		return nil, err
+	}
+	k := new(frame.Key)
+	judge := engine{"starlark-judge", func(b []byte) bool {
+		if frame.Parse(b, k) != frame.OK {
+			return false
+		}
+		forward, _, err := p.Judge(identity, k)
+		return err == nil && forward
+	}}
+	byFields, err := fieldsEngine()
+	if err != nil {
+		return nil, err
+	}
 	byBytes, err := bytesEngine()
 	if err != nil {
 		return nil, err
 	}
-	return []engine{byBytes}, nil
+	return []engine{judge, byFields, byBytes}, nil
+}
+
+// fieldsPolicy is the policy as functions of numbers.
+const fieldsPolicy = `
+def arp(mac, src, dst):
+    return src == 0x0a000005 and mac == 0x020000000005 and dst >> 8 == 0x0a0000 and dst != 0x0a000001
+
+def ipv4(src, dst, protocol, port):
+    return src == 0x0a000005 and (dst >> 24 == 10 or
+        protocol == 6 and port in (80, 443) or protocol == 17 and port == 53)
+`
+
+func fieldsEngine() (engine, error) {
+	thread := &starlark.Thread{Name: "bench"}
+	globals, err := starlark.ExecFileOptions(&syntax.FileOptions{}, thread, "fields.star", fieldsPolicy, nil)
+	if err != nil {
+		return engine{}, err
+	}
+	k := new(frame.Key)
+	number := func(f frame.Field) starlark.Value { return starlark.MakeUint64(k.Uint(f)) }
+	return engine{"starlark-fields", func(b []byte) bool {
+		if frame.Parse(b, k) != frame.OK {
+			return false
+		}
+		var v starlark.Value
+		var err error
+		switch k.Class() {
+		case frame.ClassARP:
+			v, err = starlark.Call(thread, globals["arp"], starlark.Tuple{number(frame.ARPSenderMAC), number(frame.ARPSenderIP), number(frame.ARPTargetIP)}, nil)
+		case frame.ClassIPv4TCP, frame.ClassIPv4UDP, frame.ClassIPv4ICMP:
+			v, err = starlark.Call(thread, globals["ipv4"], starlark.Tuple{number(frame.IPv4Src), number(frame.IPv4Dst), number(frame.IPProtocol), number(frame.DstPort)}, nil)
+		default:
+			return false
+		}
+		return err == nil && v == starlark.True
+	}}, nil
 }
 
 // bytesPolicy is the policy as it would be without fields: the function takes

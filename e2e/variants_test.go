@@ -26,8 +26,7 @@ type variant struct {
 	name    string
 	hostile bool
 	would   string // what it says or would do
-	// reason is the one named reason for which the product drops it, or some
-	// of them with "|" between where two checks both apply.
+	// reason is the one named reason for which the product drops it.
 	reason string
 	// control is what it does where nothing protects alice, measured.
 	control effect
