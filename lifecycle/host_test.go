@@ -67,10 +67,10 @@ func shell(t *testing.T, name, script string) *bundle.Spec {
 }
 
 // hostPod is the configuration of a pod on the real runtime, without network.
-func hostPod(t *testing.T, specs ...*bundle.Spec) lifecycle.PodConfig {
+func hostPod(t *testing.T, specs ...*bundle.Spec) *lifecycle.PodConfig {
 	t.Helper()
 	requireRoot(t)
-	cfg := lifecycle.PodConfig{Name: "lifecycletest", Root: filepath.Join(t.TempDir(), "seki"), Detached: true}
+	cfg := &lifecycle.PodConfig{Name: "lifecycletest", Root: filepath.Join(t.TempDir(), "seki"), Detached: true}
 	for _, s := range specs {
 		cfg.Containers = append(cfg.Containers, lifecycle.Config{Spec: s})
 	}
@@ -79,7 +79,7 @@ func hostPod(t *testing.T, specs ...*bundle.Spec) lifecycle.PodConfig {
 }
 
 // nothingLeft looks for what a pod on the host could have left.
-func nothingLeft(t *testing.T, cfg lifecycle.PodConfig) {
+func nothingLeft(t *testing.T, cfg *lifecycle.PodConfig) {
 	t.Helper()
 	if !cfg.Keep {
 		if left := tree(cfg.Root); len(left) != 0 {
@@ -103,7 +103,7 @@ func nothingLeft(t *testing.T, cfg lifecycle.PodConfig) {
 func TestHostExitCode(t *testing.T) {
 	cfg := hostPod(t, busybox(t, "a", "sh", "-c", "echo out; echo err >&2; exit 7"))
 	cfg.Keep = true
-	p, err := lifecycle.Start(context.Background(), cfg)
+	p, err := lifecycle.Start(context.Background(), *cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func readLog(t *testing.T, root, container string) []lifecycle.LogRecord {
 // TestHostStop stops what handles the signal, and what cannot.
 func TestHostStop(t *testing.T) {
 	cfg := hostPod(t, shell(t, "handles", "while :; do sleep 0.05; done"), busybox(t, "ignores", "sleep", "1000"))
-	p, err := lifecycle.Start(context.Background(), cfg)
+	p, err := lifecycle.Start(context.Background(), *cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestHostStop(t *testing.T) {
 // already runs.
 func TestHostStartFails(t *testing.T) {
 	cfg := hostPod(t, busybox(t, "good", "sleep", "1000"), busybox(t, "bad", "/bin/nonesuch"))
-	_, err := lifecycle.Start(context.Background(), cfg)
+	_, err := lifecycle.Start(context.Background(), *cfg)
 	if err == nil || !strings.Contains(err.Error(), `container "bad": start: `) {
 		t.Errorf("Start() = %v", err)
 	}
@@ -188,7 +188,7 @@ func TestHostReadyTCP(t *testing.T) {
 			ready <- time.Since(began)
 			return nil
 		}}}
-	p, err := lifecycle.Start(context.Background(), cfg)
+	p, err := lifecycle.Start(context.Background(), *cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestHostReadyTCP(t *testing.T) {
 
 func TestHostExec(t *testing.T) {
 	cfg := hostPod(t, busybox(t, "a", "sleep", "1000"))
-	p, err := lifecycle.Start(context.Background(), cfg)
+	p, err := lifecycle.Start(context.Background(), *cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func TestHostOOM(t *testing.T) {
 			killed <- e.Count
 			return nil
 		}}}
-	p, err := lifecycle.Start(context.Background(), cfg)
+	p, err := lifecycle.Start(context.Background(), *cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// oomPoll is how often the counter of out-of-memory kills is read where the
-// runtime cannot say when it changes, and only if a hook wants to know.
+// oomPoll is how often the counter of out-of-memory kills is read, and only if a
+// hook wants to know: cgroup v1 tells of the want of memory before it kills, so
+// that whoever looks at once sees the counter as it was.
 const oomPoll = time.Second
 
 // An oomTeller is an Instance that can say when a process may have been killed
@@ -31,7 +32,7 @@ func (c *Container) watchOOM(ctx context.Context) (stop func()) {
 			c.pod.log.Debug("no out-of-memory events", "container", c.name, "err", err)
 		}
 	}
-	if events == nil && c.hooked(OOM) {
+	if c.hooked(OOM) {
 		ticker := time.NewTicker(oomPoll)
 		context.AfterFunc(ctx, ticker.Stop)
 		tick = ticker.C

@@ -69,10 +69,13 @@ func (c *Container) probe(ctx context.Context) (ready <-chan error, stop func())
 func (c *Container) untilReady(ctx context.Context, p *Probe) error {
 	tick := time.NewTicker(p.Interval)
 	defer tick.Stop()
+	var err error // of the last try that had its time
 	for {
-		err := c.tryReady(ctx, p)
-		if err == nil {
+		switch e := c.tryReady(ctx, p); {
+		case e == nil:
 			return nil
+		case err == nil || ctx.Err() == nil:
+			err = e
 		}
 		select {
 		case <-tick.C:
