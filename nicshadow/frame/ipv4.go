@@ -14,13 +14,6 @@ const (
 	protoDestOpts = 60
 )
 
-// minFragmentOffset is the least offset, in 8-byte units, of a later fragment:
-// behind the 20 bytes of a TCP header, the longest fixed transport header. A
-// fragment before it would overwrite fields that were judged in the first one
-// (RFC 1858, 3; RFC 3128). No link has an MTU that makes one: the least IPv4
-// MTU leaves 48 bytes (RFC 791).
-const minFragmentOffset = 3
-
 // no allocation, no lock, no log below this line
 
 // parseIPv4 reads an IPv4 packet (RFC 791) at b[off:].
@@ -30,34 +23,31 @@ func parseIPv4(b []byte, off int, k *Key) Reason {
 		return MalformedIPv4
 	}
 	head := binary.BigEndian.Uint64(p) // version, IHL, DSCP, ECN, length, id, flags, offset
-	ihl := int(head >> 56 & 15 * 4)
 	total := int(head >> 32 & 0xffff)
-	if head>>60 != 4 || ihl < 20 || total < ihl || total > len(p) {
+	if total < 20 || total > len(p) {
 		return MalformedIPv4
 	}
-	if trailing(b, off, off+total) {
+	if trailing(p, total) {
 		return TrailingBytes
 	}
 	proto := uint64(p[9])
 	meta := proto<<shiftProto | uint64(p[8])<<shiftTTL | head>>50&63<<shiftDSCP
 	k.Words[wordAddr4] = binary.BigEndian.Uint64(p[12:])
-	if ihl > 20 {
-		if r := checkOptions(p[20:ihl]); r != OK {
+	ihl, frag := 20, notFragment
+	// Version 4, no options, no flag but "do not fragment": one compare.
+	if head&0xff00_0000_0000_bfff != 0x4500_0000_0000_0000 {
+		var r Reason
+		if ihl, frag, r = unusual4(head, p[:total]); r != OK {
 			return r
+		}
+		if frag != notFragment {
+			meta |= 1 << shiftFrag
+		}
+		if frag == laterFragment {
+			return k.accept(ClassIPv4Fragment, b, meta)
 		}
 	}
 	p = p[ihl:total]
-	first := false
-	if frag := head & 0xbfff; frag != 0 { // all but "do not fragment"
-		meta |= 1 << shiftFrag
-		if r := checkFragment4(head&0xffff, len(p)); r != OK {
-			return r
-		}
-		if frag&0x1fff != 0 {
-			return k.accept(ClassIPv4Fragment, b, meta)
-		}
-		first = true
-	}
 	switch proto {
 	case protoTCP:
 		if r := parseTCP(p, k); r != OK {
@@ -65,7 +55,7 @@ func parseIPv4(b []byte, off int, k *Key) Reason {
 		}
 		return k.accept(ClassIPv4TCP, b, meta)
 	case protoUDP:
-		if r := parseUDP(p, first, k); r != OK {
+		if r := parseUDP(p, frag == firstFragment, k); r != OK {
 			return r
 		}
 		return k.accept(ClassIPv4UDP, b, meta)
@@ -78,22 +68,30 @@ func parseIPv4(b []byte, off int, k *Key) Reason {
 	return k.accept(ClassIPv4Other, b, meta)
 }
 
-// checkFragment4 checks the flags and the offset of a fragment that carries n
-// bytes: the reserved flag is zero, pieces but the last are made of 8-byte
-// units, none reaches behind 65535 bytes, and none overlaps a header.
-func checkFragment4(flags uint64, n int) Reason {
-	more, offset := flags&0x2000 != 0, int(flags&0x1fff)
-	switch {
-	case flags&0x8000 != 0:
-		return MalformedIPv4
-	case more && (n%8 != 0 || n == 0):
-		return MalformedIPv4
-	case offset*8+n > 65535-20:
-		return MalformedIPv4
-	case offset > 0 && offset < minFragmentOffset:
-		return FragmentOverlap
+// unusual4 checks the header of the packet p where it is not the plain one,
+// and returns its length and what it says of fragments.
+func unusual4(head uint64, p []byte) (ihl int, frag fragmentKind, r Reason) {
+	ihl = int(head >> 56 & 15 * 4)
+	if head>>60 != 4 || ihl < 20 || ihl > len(p) {
+		return 0, 0, MalformedIPv4
 	}
-	return OK
+	if r := checkOptions(p[20:ihl]); r != OK {
+		return 0, 0, r
+	}
+	if head&0x8000 != 0 { // reserved flag
+		return 0, 0, MalformedIPv4
+	}
+	more, offset := head&0x2000 != 0, int(head&0x1fff)
+	if !more && offset == 0 {
+		return ihl, notFragment, OK
+	}
+	if more && offset == 0 {
+		frag = firstFragment
+	} else {
+		frag = laterFragment
+	}
+	// The header is part of the 65535 bytes that the datagram may have.
+	return ihl, frag, checkFragment(more, offset, len(p)-ihl, 65535-20, MalformedIPv4)
 }
 
 // checkOptions walks the options of an IPv4 header (RFC 791, 3.1).

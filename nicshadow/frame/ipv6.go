@@ -16,7 +16,7 @@ func parseIPv6(b []byte, off int, k *Key) Reason {
 	if head>>60 != 6 || n > len(p)-40 {
 		return MalformedIPv6
 	}
-	if trailing(b, off, off+40+n) {
+	if trailing(p, 40+n) {
 		return TrailingBytes
 	}
 	meta := head&0xff<<shiftTTL | head>>54&63<<shiftDSCP
@@ -43,18 +43,8 @@ func parseIPv6(b []byte, off int, k *Key) Reason {
 	return k.accept(class, b, meta)
 }
 
-// A fragment6 says what the Fragment header of a packet, if any, makes of it.
-type fragment6 uint8
-
-const (
-	notFragment    fragment6 = iota
-	atomicFragment           // the whole datagram, RFC 6946
-	firstFragment
-	laterFragment
-)
-
 // parseTransport6 reads what lies behind all extension headers.
-func parseTransport6(p []byte, proto uint64, frag fragment6, meta uint64, k *Key) (Class, Reason) {
+func parseTransport6(p []byte, proto uint64, frag fragmentKind, meta uint64, k *Key) (Class, Reason) {
 	if frag == laterFragment {
 		return ClassIPv6Fragment, OK
 	}
@@ -87,7 +77,7 @@ func isExtension(proto uint64) bool {
 //
 //	byte 0   next header
 //	byte 1   length in 8-byte units without the first (0 in a Fragment header)
-func walkExtensions(proto uint64, p []byte) (uint64, []byte, fragment6, Reason) {
+func walkExtensions(proto uint64, p []byte) (uint64, []byte, fragmentKind, Reason) {
 	frag := notFragment
 	for i := 0; isExtension(proto); i++ {
 		if i == MaxExtensionHeaders {
@@ -133,22 +123,18 @@ func walkExtensions(proto uint64, p []byte) (uint64, []byte, fragment6, Reason) 
 //	byte 1     reserved, 0
 //	byte 2, 3  offset in 8-byte units (13 bits), reserved (2), more (1)
 //	byte 4..7  identification
-func fragment(p []byte) (fragment6, Reason) {
+func fragment(p []byte) (fragmentKind, Reason) {
 	word := int(binary.BigEndian.Uint16(p[2:]))
 	more, offset, n := word&1 != 0, word>>3, len(p)-8
-	switch {
-	case p[1] != 0 || word&6 != 0:
+	if p[1] != 0 || word&6 != 0 {
 		return 0, MalformedIPv6
-	case more && (n%8 != 0 || n == 0):
-		return 0, MalformedIPv6
-	case offset*8+n > 65535:
-		return 0, MalformedIPv6
-	case offset > 0 && offset < minFragmentOffset:
-		return 0, FragmentOverlap
-	case offset > 0:
-		return laterFragment, OK
-	case more:
-		return firstFragment, OK
 	}
-	return atomicFragment, OK
+	kind := atomicFragment
+	switch {
+	case offset > 0:
+		kind = laterFragment
+	case more:
+		kind = firstFragment
+	}
+	return kind, checkFragment(more, offset, n, 65535, MalformedIPv6)
 }

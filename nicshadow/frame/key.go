@@ -2,7 +2,7 @@ package frame
 
 // NumWords is the number of words in a [Key]. It is a power of two so that an
 // index masked with NumWords-1 needs no bounds check; the last four words are
-// always zero.
+// not used.
 const NumWords = 16
 
 // A Key holds the fields of one parsed frame at fixed places:

@@ -29,7 +29,7 @@ func isNDP(typ byte) bool { return typ >= typeRS && typ <= typeRedirect }
 // parseNDP reads a message of neighbour discovery under the validation rules
 // of RFC 4861 (6.1, 7.1, 8.1), which say what a receiver must ignore: here it
 // drops. The checksum is the receiver's business.
-func parseNDP(p []byte, frag fragment6, hopLimit uint64, k *Key) Reason {
+func parseNDP(p []byte, frag fragmentKind, hopLimit uint64, k *Key) Reason {
 	if frag != notFragment {
 		return FragmentedNDP
 	}
@@ -37,6 +37,7 @@ func parseNDP(p []byte, frag fragment6, hopLimit uint64, k *Key) Reason {
 	if hopLimit != 255 || p[1] != 0 || len(p) < form.fixed {
 		return MalformedNDP
 	}
+	k.Words[wordTarget], k.Words[wordTarget+1] = 0, 0
 	if form.fixed >= 24 {
 		k.Words[wordTarget] = binary.BigEndian.Uint64(p[8:])
 		k.Words[wordTarget+1] = binary.BigEndian.Uint64(p[16:])

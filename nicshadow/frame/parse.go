@@ -30,19 +30,21 @@ const (
 const (
 	headerLen = 14
 	tagLen    = 4
-	// minLen is the least length that Ethernet pads to, without FCS. Linux
-	// pads a tagged frame to 4 bytes more (ETH_ZLEN + VLAN_HLEN), so that it
-	// is long enough behind the bridge that strips the tag.
-	minLen = 60
+	// minPayload is what Ethernet pads a payload to (IEEE 802.3, 3.2.8).
+	minPayload = 46
 )
 
 // no allocation, no lock, no log below this line
 
 // Parse reads the Ethernet frame b, without FCS, into k and returns OK; or it
-// returns why the frame must drop and leaves k with class ClassNone and
-// nothing else of use. It does not keep b.
+// returns why the frame must drop and leaves k with class ClassNone. It does
+// not keep b.
+//
+// Parse writes the fields that the frame's class has. What k held of others
+// stays, and nobody reads it: [Key.Uint] and verified programs go by the
+// class. (Clearing the whole key took a third of the time of Parse.)
 func Parse(b []byte, k *Key) Reason {
-	*k = Key{}
+	k.Words[wordMeta] = 0
 	if len(b) < headerLen {
 		return Truncated
 	}
@@ -116,10 +118,12 @@ func (k *Key) accept(c Class, b []byte, meta uint64) Reason {
 	return OK
 }
 
-// trailing reports whether b goes on behind end by more than padding, where
-// off is where the payload of the Ethernet header began.
-func trailing(b []byte, off, end int) bool {
-	return len(b) > max(end, minLen-headerLen+off)
+// trailing reports whether p, all behind the Ethernet header and its tags,
+// goes on behind the n bytes of its packet by more than padding. Frames are
+// padded to 60 bytes without tags; Linux pads a tagged one to 4 more, so that
+// it is long enough behind the bridge that strips the tag.
+func trailing(p []byte, n int) bool {
+	return len(p) > n && len(p) > minPayload
 }
 
 // parseARP reads an ARP packet (RFC 826) at b[off:]:
@@ -132,16 +136,16 @@ func trailing(b []byte, off, end int) bool {
 //	6 + 4    sender MAC and IPv4 address
 //	6 + 4    target MAC and IPv4 address
 func parseARP(b []byte, off int, k *Key) Reason {
-	if len(b) < off+28 {
+	p := b[off:]
+	if len(p) < 28 {
 		return MalformedARP
 	}
-	p := b[off : off+28 : off+28]
 	head := binary.BigEndian.Uint64(p)
 	op := head & 0xffff
 	if head>>16 != 0x0001_0800_06_04 || op-1 > 1 {
 		return MalformedARP
 	}
-	if trailing(b, off, off+28) {
+	if trailing(p, 28) {
 		return TrailingBytes
 	}
 	k.Words[wordL4] = binary.BigEndian.Uint64(p[8:])&^0xffff | op

@@ -38,8 +38,7 @@ func (p *Program) runSpecial(k *frame.Key, n int32) Outcome {
 
 // step runs the lanes of the node and says where to go. All lanes are made
 // before the first is looked at. Each leaves one bit, the borrow of its
-// compare, shifted in by adding with carry (two instructions a lane); the
-// lowest bit set is that of the first lane that leaves.
+// compare, shifted in by adding with carry: two instructions a lane.
 func (nd *node) step(k *frame.Key) int32 {
 	w := &nd.word
 	var f uint64
@@ -51,5 +50,5 @@ func (nd *node) step(k *frame.Key) int32 {
 	f, _ = bits.Add64(f, f, b)
 	_, b = bits.Sub64(nd.span[0], k.Words[w[0]&15]&nd.mask[0]-nd.base[0], 0)
 	f, _ = bits.Add64(f, f, b)
-	return nd.next[bits.TrailingZeros64(f^nd.flip|1<<laneCount)&7]
+	return nd.next[f&(1<<laneCount-1)]
 }

@@ -120,7 +120,7 @@ func (d *Device) Close() error {
 func (d *Device) Read(b []byte) (int, error) {
 	d.rbuf = b
 	if err := d.raw.Read(d.try); err != nil {
-		return 0, d.over(err)
+		return 0, d.over()
 	}
 	return d.rn, d.rerr
 }
@@ -153,7 +153,7 @@ func (d *Device) Write(b []byte) (int, error) {
 	defer d.mu.Unlock()
 	d.wbuf = b
 	if err := d.raw.Write(d.put); err != nil {
-		return 0, d.over(err)
+		return 0, d.over()
 	}
 	return max(d.wn, 0), d.werr
 }
@@ -167,10 +167,11 @@ func (d *Device) write(fd uintptr) bool {
 	}
 }
 
-// over is the error of a descriptor that the poller has given up.
-func (d *Device) over(err error) error {
+// over is the error of a descriptor that the poller has given up: we closed
+// it, or its device was deleted, which poll reports as an error.
+func (d *Device) over() error {
 	if d.closed.Load() {
 		return os.ErrClosed
 	}
-	return err
+	return unix.EBADFD
 }
