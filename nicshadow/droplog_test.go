@@ -47,7 +47,7 @@ func TestDropLog(t *testing.T) {
 	b.send(t, 1, forged[:20])
 	b.send(t, 2, udp(9, 2, 0))
 	b.send(t, 2, udp(1, 2, 0)) // allowed: nothing is told
-	b.send(t, uplink, udp(1, 2, 0))
+	b.send(t, up, udp(1, 2, 0))
 	log.Close()
 	arp := "arp reply 10.0.0.3 is-at 02:00:00:00:00:01 -> 10.0.0.2"
 	want := []nicshadow.Record{

@@ -22,7 +22,7 @@ type bench struct {
 	cards map[int]*fakeDevice
 }
 
-const uplink = 100
+const up = 100
 
 func newBench(t testing.TB, cfg nicshadow.Config, n int) *bench {
 	t.Helper()
@@ -34,7 +34,7 @@ func newBench(t testing.TB, cfg nicshadow.Config, n int) *bench {
 		put(t, b.table, nicshadow.Sender(i), program(t, rule.Forward, 1))
 		b.add(t, nicshadow.PortConfig{Name: fmt.Sprint("c", i), Sender: nicshadow.Sender(i), MAC: macOf(i)}, i)
 	}
-	b.add(t, nicshadow.PortConfig{Name: "up", MAC: macOf(uplink), Trusted: true}, uplink)
+	b.add(t, nicshadow.PortConfig{Name: "up", MAC: macOf(up), Trusted: true}, up)
 	return b
 }
 
@@ -50,7 +50,7 @@ func (b *bench) add(t testing.TB, cfg nicshadow.PortConfig, i int) {
 
 // stats are those of card i, the uplink's included.
 func (b *bench) stats(t testing.TB, i int) nicshadow.Stats {
-	if i == uplink {
+	if i == up {
 		st, err := b.sw.TrustedStats("up")
 		if err != nil {
 			t.Fatal(err)
@@ -82,18 +82,18 @@ func TestForward(t *testing.T) {
 		want  nicshadow.Reason
 	}{
 		{"unicast", 1, udp(2, 1, 7), []int{2}, nicshadow.Allowed},
-		{"to the uplink", 1, arpReply(macOf(uplink), macOf(1), "10.0.0.1", "10.0.0.254"), []int{uplink}, nicshadow.Allowed},
-		{"broadcast", 1, arpReply(broadcast, macOf(1), "10.0.0.1", "10.0.0.1"), []int{2, 3, uplink}, nicshadow.Allowed},
+		{"to the uplink", 1, arpReply(macOf(up), macOf(1), "10.0.0.1", "10.0.0.254"), []int{up}, nicshadow.Allowed},
+		{"broadcast", 1, arpReply(broadcast, macOf(1), "10.0.0.1", "10.0.0.1"), []int{2, 3, up}, nicshadow.Allowed},
 		{"unknown unicast is not flooded", 1, arpReply(unknown, macOf(1), "10.0.0.1", "10.0.0.9"), nil, nicshadow.UnknownDestination},
 		{"to oneself", 1, udp(1, 1, 0), nil, nicshadow.UnknownDestination},
-		{"from outside", uplink, fromOutside(macOf(uplink), macOf(1)), []int{1}, nicshadow.Allowed},
-		{"from behind the uplink", uplink, fromOutside(unknown, macOf(1)), []int{1}, nicshadow.Allowed},
-		{"broadcast from outside", uplink, fromOutside(macOf(uplink), broadcast), []int{1, 2, 3}, nicshadow.Allowed},
-		{"a container's address from outside", uplink, fromOutside(macOf(2), macOf(1)), nil, nicshadow.IdentityMismatch},
-		{"a group's address from outside", uplink, fromOutside(broadcast, macOf(1)), nil, nicshadow.IdentityMismatch},
-		{"a stub from outside", uplink, []byte{1, 2, 3}, nil, nicshadow.FromFrame(frame.Truncated)},
+		{"from outside", up, fromOutside(macOf(up), macOf(1)), []int{1}, nicshadow.Allowed},
+		{"from behind the uplink", up, fromOutside(unknown, macOf(1)), []int{1}, nicshadow.Allowed},
+		{"broadcast from outside", up, fromOutside(macOf(up), broadcast), []int{1, 2, 3}, nicshadow.Allowed},
+		{"a container's address from outside", up, fromOutside(macOf(2), macOf(1)), nil, nicshadow.IdentityMismatch},
+		{"a group's address from outside", up, fromOutside(broadcast, macOf(1)), nil, nicshadow.IdentityMismatch},
+		{"a stub from outside", up, []byte{1, 2, 3}, nil, nicshadow.FromFrame(frame.Truncated)},
 		{"too long", 1, long, nil, nicshadow.FromFrame(frame.TooLong)},
-		{"too long from outside", uplink, long, nil, nicshadow.FromFrame(frame.TooLong)},
+		{"too long from outside", up, long, nil, nicshadow.FromFrame(frame.TooLong)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -207,7 +207,7 @@ func TestAddPortRefused(t *testing.T) {
 	}{
 		{"name in use", nicshadow.PortConfig{Name: "c1", Sender: 9, MAC: macOf(9)}, "add port c1: port exists", nicshadow.ErrPortExists},
 		{"mac in use", nicshadow.PortConfig{Name: "x", Sender: 9, MAC: macOf(1)}, "mac is in use", nicshadow.ErrMACInUse},
-		{"uplink's mac", nicshadow.PortConfig{Name: "x", Sender: 9, MAC: macOf(uplink)}, "mac is in use", nicshadow.ErrMACInUse},
+		{"uplink's mac", nicshadow.PortConfig{Name: "x", Sender: 9, MAC: macOf(up)}, "mac is in use", nicshadow.ErrMACInUse},
 		{"group mac", nicshadow.PortConfig{Name: "x", Sender: 9, MAC: broadcast}, "is not an address of one card", nil},
 		{"no mac", nicshadow.PortConfig{Name: "x", Sender: 9}, "is not an address of one card", nil},
 		{"nobody's", nicshadow.PortConfig{Name: "x", MAC: macOf(9)}, "either trusted or has a sender", nil},

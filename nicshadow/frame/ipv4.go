@@ -16,9 +16,8 @@ const (
 
 // no allocation, no lock, no log below this line
 
-// parseIPv4 reads an IPv4 packet (RFC 791) at b[off:].
-func parseIPv4(b []byte, off int, k *Key) Reason {
-	p := b[off:]
+// parseIPv4 reads an IPv4 packet (RFC 791) and what pads it.
+func parseIPv4(p []byte, meta uint64, k *Key) Reason {
 	if len(p) < 20 {
 		return MalformedIPv4
 	}
@@ -30,60 +29,49 @@ func parseIPv4(b []byte, off int, k *Key) Reason {
 	if trailing(p, total) {
 		return TrailingBytes
 	}
-	proto := uint64(p[9])
-	meta := proto<<shiftProto | uint64(p[8])<<shiftTTL | head>>50&63<<shiftDSCP
+	meta |= uint64(binary.BigEndian.Uint16(p[8:]))<<shiftProto | head&(63<<shiftDSCP)
 	k.Words[wordAddr4] = binary.BigEndian.Uint64(p[12:])
-	ihl, frag := 20, notFragment
+	body, frag := p[20:total], notFragment
 	// Version 4, no options, no flag but "do not fragment": one compare.
 	if head&0xff00_0000_0000_bfff != 0x4500_0000_0000_0000 {
 		var r Reason
-		if ihl, frag, r = unusual4(head, p[:total]); r != OK {
+		if body, frag, r = unusual4(head, p[:total]); r != OK {
 			return r
 		}
 		if frag != notFragment {
 			meta |= 1 << shiftFrag
 		}
 		if frag == laterFragment {
-			return k.accept(ClassIPv4Fragment, b, meta)
+			return k.accept(ClassIPv4Fragment, meta)
 		}
 	}
-	p = p[ihl:total]
-	switch proto {
+	switch p[9] {
 	case protoTCP:
-		if r := parseTCP(p, k); r != OK {
-			return r
-		}
-		return k.accept(ClassIPv4TCP, b, meta)
+		return parseTCP(body, ClassIPv4TCP, meta, k)
 	case protoUDP:
-		if r := parseUDP(p, frag == firstFragment, k); r != OK {
-			return r
-		}
-		return k.accept(ClassIPv4UDP, b, meta)
+		return parseUDP(body, frag == firstFragment, ClassIPv4UDP, meta, k)
 	case protoICMP:
-		if r := parseICMP(p, 8, k); r != OK {
-			return r
-		}
-		return k.accept(ClassIPv4ICMP, b, meta)
+		return parseICMP(body, 8, ClassIPv4ICMP, meta, k)
 	}
-	return k.accept(ClassIPv4Other, b, meta)
+	return k.accept(ClassIPv4Other, meta)
 }
 
 // unusual4 checks the header of the packet p where it is not the plain one,
-// and returns its length and what it says of fragments.
-func unusual4(head uint64, p []byte) (ihl int, frag fragmentKind, r Reason) {
-	ihl = int(head >> 56 & 15 * 4)
+// and returns what lies behind it and what it says of fragments.
+func unusual4(head uint64, p []byte) (body []byte, frag fragmentKind, r Reason) {
+	ihl := int(head >> 56 & 15 * 4)
 	if head>>60 != 4 || ihl < 20 || ihl > len(p) {
-		return 0, 0, MalformedIPv4
+		return nil, 0, MalformedIPv4
 	}
 	if r := checkOptions(p[20:ihl]); r != OK {
-		return 0, 0, r
+		return nil, 0, r
 	}
 	if head&0x8000 != 0 { // reserved flag
-		return 0, 0, MalformedIPv4
+		return nil, 0, MalformedIPv4
 	}
 	more, offset := head&0x2000 != 0, int(head&0x1fff)
 	if !more && offset == 0 {
-		return ihl, notFragment, OK
+		return p[ihl:], notFragment, OK
 	}
 	if more && offset == 0 {
 		frag = firstFragment
@@ -91,7 +79,7 @@ func unusual4(head uint64, p []byte) (ihl int, frag fragmentKind, r Reason) {
 		frag = laterFragment
 	}
 	// The header is part of the 65535 bytes that the datagram may have.
-	return ihl, frag, checkFragment(more, offset, len(p)-ihl, 65535-20, MalformedIPv4)
+	return p[ihl:], frag, checkFragment(more, offset, len(p)-ihl, 65535-20, MalformedIPv4)
 }
 
 // checkOptions walks the options of an IPv4 header (RFC 791, 3.1).

@@ -4,10 +4,9 @@ import "encoding/binary"
 
 // no allocation, no lock, no log below this line
 
-// parseIPv6 reads an IPv6 packet (RFC 8200) at b[off:]. Jumbograms cannot
-// pass: their payload length of 0 leaves no room for the option.
-func parseIPv6(b []byte, off int, k *Key) Reason {
-	p := b[off:]
+// parseIPv6 reads an IPv6 packet (RFC 8200) and what pads it. Jumbograms
+// cannot pass: their payload length of 0 leaves no room for the option.
+func parseIPv6(p []byte, meta uint64, k *Key) Reason {
 	if len(p) < 40 {
 		return MalformedIPv6
 	}
@@ -19,7 +18,7 @@ func parseIPv6(b []byte, off int, k *Key) Reason {
 	if trailing(p, 40+n) {
 		return TrailingBytes
 	}
-	meta := head&0xff<<shiftTTL | head>>54&63<<shiftDSCP
+	meta |= head&0xff<<shiftTTL | head>>54&63<<shiftDSCP
 	k.Words[wordSrc6] = binary.BigEndian.Uint64(p[8:])
 	k.Words[wordSrc6+1] = binary.BigEndian.Uint64(p[16:])
 	k.Words[wordDst6] = binary.BigEndian.Uint64(p[24:])
@@ -36,32 +35,21 @@ func parseIPv6(b []byte, off int, k *Key) Reason {
 		}
 	}
 	meta |= proto << shiftProto
-	class, r := parseTransport6(p, proto, frag, meta, k)
-	if r != OK {
-		return r
-	}
-	return k.accept(class, b, meta)
-}
-
-// parseTransport6 reads what lies behind all extension headers.
-func parseTransport6(p []byte, proto uint64, frag fragmentKind, meta uint64, k *Key) (Class, Reason) {
 	if frag == laterFragment {
-		return ClassIPv6Fragment, OK
+		return k.accept(ClassIPv6Fragment, meta)
 	}
 	switch proto {
 	case protoTCP:
-		return ClassIPv6TCP, parseTCP(p, k)
+		return parseTCP(p, ClassIPv6TCP, meta, k)
 	case protoUDP:
-		return ClassIPv6UDP, parseUDP(p, frag == firstFragment, k)
+		return parseUDP(p, frag == firstFragment, ClassIPv6UDP, meta, k)
 	case protoICMPv6:
-		r := parseICMP(p, 4, k)
-		if r == OK && isNDP(p[0]) {
-			hopLimit := meta >> shiftTTL & 0xff
-			return ClassIPv6NDP, parseNDP(p, frag, hopLimit, k)
+		if len(p) >= 4 && isNDP(p[0]) {
+			return parseNDP(p, frag, meta, k)
 		}
-		return ClassIPv6ICMP, r
+		return parseICMP(p, 4, ClassIPv6ICMP, meta, k)
 	}
-	return ClassIPv6Other, OK
+	return k.accept(ClassIPv6Other, meta)
 }
 
 // isExtension reports whether proto is an extension header that the walk

@@ -10,7 +10,7 @@ const NumWords = 16
 //	word  63            47            31            15            0
 //	  0   | destination MAC (48)                    | EtherType    |
 //	  1   | source MAC (48)                         | VLAN   |tags |
-//	  2   | - | flags, DSCP, TTL, protocol | length (16)   | class |
+//	  2   | DSCP | fragment | TTL, protocol | length (16)  | class |
 //	  3   | IPv4 source or ARP sender  | IPv4 destination or target|
 //	  4   | source port |  dest. port  | type, code |  TCP flags   |
 //	      | ARP sender MAC (48)                     | ARP operation|
@@ -51,8 +51,8 @@ const (
 	shiftLength = 8
 	shiftProto  = 24
 	shiftTTL    = 32
-	shiftDSCP   = 40
-	shiftFrag   = 46
+	shiftFrag   = 40
+	shiftDSCP   = 50 // where the IPv4 header has it, read as two numbers of 64 bits
 
 	shiftSrcPort  = 48
 	shiftDstPort  = 32

@@ -29,12 +29,12 @@ func isNDP(typ byte) bool { return typ >= typeRS && typ <= typeRedirect }
 // parseNDP reads a message of neighbour discovery under the validation rules
 // of RFC 4861 (6.1, 7.1, 8.1), which say what a receiver must ignore: here it
 // drops. The checksum is the receiver's business.
-func parseNDP(p []byte, frag fragmentKind, hopLimit uint64, k *Key) Reason {
+func parseNDP(p []byte, frag fragmentKind, meta uint64, k *Key) Reason {
 	if frag != notFragment {
 		return FragmentedNDP
 	}
 	form := ndpForms[p[0]-typeRS]
-	if hopLimit != 255 || p[1] != 0 || len(p) < form.fixed {
+	if meta>>shiftTTL&0xff != 255 || p[1] != 0 || len(p) < form.fixed {
 		return MalformedNDP
 	}
 	k.Words[wordTarget], k.Words[wordTarget+1] = 0, 0
@@ -50,7 +50,8 @@ func parseNDP(p []byte, frag fragmentKind, hopLimit uint64, k *Key) Reason {
 	if !ndpAddresses(p, mac != 0, k) {
 		return MalformedNDP
 	}
-	return OK
+	k.Words[wordL4] = uint64(p[0])<<shiftICMPType | uint64(p[1])<<shiftICMPCode
+	return k.accept(ClassIPv6NDP, meta)
 }
 
 // ndpOptions walks the options of a message: type, length in 8-byte units,
