@@ -16,10 +16,12 @@ import (
 // Limits of one compilation. They stop what would compile for ever, or into
 // a program that no rule machine holds; what people write stays far below.
 const (
-	maxNodes  = 1 << 19    // tests, of which many are gone in the end
-	maxSteps  = 1 << 20    // expressions and statements evaluated
-	maxLookup = 1 << 12    // entries of a dict that is indexed by a field
-	constOps  = 50_000_000 // interpreter steps of calls with constant arguments
+	maxNodes  = 1 << 19 // tests, of which many are gone in the end
+	maxSteps  = 1 << 20 // expressions and statements evaluated
+	maxLookup = 1 << 12 // entries of a dict that is indexed by a field
+	// nodes visited to keep intermediate trees small
+	maxCompaction = 1 << 20
+	constOps      = 50_000_000 // interpreter steps of calls with constant arguments
 )
 
 // A compiler evaluates predicates symbolically: a value that depends on the
@@ -64,11 +66,30 @@ func (c *compiler) reset(p *Policy) {
 		graph: c.graph, sources: p.sources, cols: c.cols, globals: c.globals,
 		members: c.members, whyIDs: c.whyIDs, calls: c.calls[:0],
 	}
+	c.compact = c.compactor()
 	c.yes, c.no = c.constant(starlark.True), c.constant(starlark.False)
 	c.none = c.constant(starlark.None)
 	c.next = c.internLeaf(leafKey{kind: leafNext}, leaf{kind: leafNext})
 	c.brk = c.internLeaf(leafKey{kind: leafBreak}, leaf{kind: leafBreak})
 	c.again = c.internLeaf(leafKey{kind: leafAgain}, leaf{kind: leafAgain})
+}
+
+// compactor is a function that simplifies trees, knowing nothing of the frame
+// but what the tests on the way say. It gives up once it has done too much.
+func (c *compiler) compactor() func(nid) nid {
+	var s *simplifier
+	total := 0
+	return func(n nid) nid {
+		if s == nil {
+			s = newSimplifier(c.graph)
+		}
+		s.visits = 0
+		if total < maxCompaction {
+			n = s.simplify(n)
+			total += s.visits
+		}
+		return n
+	}
 }
 
 // pos is a position in the program's debug lines.

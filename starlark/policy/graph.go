@@ -98,7 +98,13 @@ type graph struct {
 	setIDs  map[uint64][]sid
 	exprs   []expr
 	exprIDs map[expr]eid
+	// compact takes known tests out of a tree that has grown.
+	compact func(nid) nid
 }
+
+// compactAt is how many nodes one walk may add before its result is looked at.
+// Trees over trees multiply; what they ask twice falls out again.
+const compactAt = 128
 
 func newGraph() *graph {
 	return &graph{
@@ -203,7 +209,12 @@ func (g *graph) each(n nid, f func(nid) nid) nid {
 		return f(n)
 	}
 	var m memo
-	return g.eachIn(n, f, &m)
+	before := len(g.nodes)
+	r := g.eachIn(n, f, &m)
+	if len(g.nodes)-before > compactAt {
+		r = g.compact(r)
+	}
+	return r
 }
 
 func (g *graph) eachIn(n nid, f func(nid) nid, m *memo) nid {

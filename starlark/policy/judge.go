@@ -185,12 +185,28 @@ func (a *absent) Unary(syntax.Token) (starlark.Value, error) {
 	return nil, errAbsent
 }
 
-// absentOf fails, and touches, where an operand is absent.
-func absentOf(args starlark.Tuple) error {
+// absentOf fails, and touches, where an operand is absent or a tuple or list
+// with an absent element.
+func absentOf(args ...starlark.Value) error {
 	for _, v := range args {
-		if a, ok := v.(*absent); ok {
-			a.touched = true
+		switch v := v.(type) {
+		case *absent:
+			v.touched = true
 			return errAbsent
+		case starlark.Tuple:
+			for _, e := range v {
+				if a, ok := e.(*absent); ok {
+					a.touched = true
+					return errAbsent
+				}
+			}
+		case *starlark.List:
+			for i := range v.Len() {
+				if a, ok := v.Index(i).(*absent); ok {
+					a.touched = true
+					return errAbsent
+				}
+			}
 		}
 	}
 	return nil

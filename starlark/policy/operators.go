@@ -32,7 +32,7 @@ var operatorTokens = map[string]syntax.Token{
 
 func comparison(op syntax.Token) *starlark.Builtin {
 	return starlark.NewBuiltin(op.String(), func(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
-		if err := absentOf(args); err != nil {
+		if err := absentOf(args...); err != nil {
 			return nil, err
 		}
 		holds, err := value.Compare(op, args[0], args[1])
@@ -42,7 +42,7 @@ func comparison(op syntax.Token) *starlark.Builtin {
 
 func membership(op syntax.Token) *starlark.Builtin {
 	return starlark.NewBuiltin(op.String(), func(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
-		if err := absentOf(args); err != nil {
+		if err := absentOf(args[0]); err != nil {
 			return nil, err
 		}
 		found, err := value.Contains(args[0], args[1])

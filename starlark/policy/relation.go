@@ -12,21 +12,46 @@ import (
 )
 
 // relation is a comparison or membership: a tree of truth values that know
-// where they were decided.
+// where they were decided. Looking at a tuple looks at all its elements.
 func (c *compiler) relation(op syntax.Token, x, y nid, p syntax.Position) nid {
 	return c.pairs(x, y, func(a, b nid) nid {
-		switch op {
-		case syntax.EQL:
-			return c.booleans(c.equal(a, b, p), p)
-		case syntax.NEQ:
-			return c.unary(syntax.NOT, c.booleans(c.equal(a, b, p), p), p)
-		case syntax.IN:
-			return c.booleans(c.contains(a, b, p), p)
-		case syntax.NOT_IN:
-			return c.unary(syntax.NOT, c.booleans(c.contains(a, b, p), p), p)
+		r := c.relate(op, a, b, p)
+		if op != syntax.IN && op != syntax.NOT_IN {
+			r = c.afterParts(b, r, p)
 		}
-		return c.booleans(c.ordered(op, a, b, p), p)
+		return c.afterParts(a, r, p)
 	})
+}
+
+// afterParts is r where l is no list or tuple with an absent element.
+func (c *compiler) afterParts(l, r nid, p syntax.Position) nid {
+	v := c.leaf(l)
+	if v.kind != leafSeq {
+		return r
+	}
+	for _, e := range v.seq.elems {
+		r = c.after(c.choose(e.when, c.values(e.v, func(x nid) nid {
+			if c.leaf(x).kind == leafAbsent {
+				return c.touch(p)
+			}
+			return c.yes
+		}), c.yes), r)
+	}
+	return r
+}
+
+func (c *compiler) relate(op syntax.Token, a, b nid, p syntax.Position) nid {
+	switch op {
+	case syntax.EQL:
+		return c.booleans(c.equal(a, b, p), p)
+	case syntax.NEQ:
+		return c.unary(syntax.NOT, c.booleans(c.equal(a, b, p), p), p)
+	case syntax.IN:
+		return c.booleans(c.contains(a, b, p), p)
+	case syntax.NOT_IN:
+		return c.unary(syntax.NOT, c.booleans(c.contains(a, b, p), p), p)
+	}
+	return c.booleans(c.ordered(op, a, b, p), p)
 }
 
 // sample is a value of the type of a leaf, for what only types decide.
