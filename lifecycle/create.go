@@ -68,32 +68,18 @@ func (c *Container) hookStep(p Point) step {
 	}}
 }
 
-// stepCreate makes the processes. The plan is saved before: killed anywhere in
-// here, the supervisor leaves nothing that a clean-up would not find.
+// stepCreate makes the processes.
 func (c *Container) stepCreate(ctx context.Context) error {
 	dir, err := c.pod.dir.Scratch(c.name)
 	if err != nil {
 		return err
 	}
-	stdio, err := c.out.open(c)
-	if err != nil {
+	rc := c.runtimeConfig()
+	rc.StateDir = dir
+	if rc.Stdio, err = c.out.open(c); err != nil {
 		return err
 	}
 	defer c.out.started()
-	rc := RuntimeConfig{
-		ID: c.pod.cfg.Name + "/" + c.name, Spec: c.cfg.Spec, Stdio: stdio,
-		StateDir: dir, IDBase: c.idBase, Log: c.pod.log,
-	}
-	plan, err := c.pod.runtime.Plan(rc)
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	c.record = plan
-	c.mu.Unlock()
-	if err := c.pod.save(); err != nil {
-		return err
-	}
 	inst, err := c.pod.runtime.Create(ctx, rc)
 	if err != nil {
 		return err
@@ -101,23 +87,19 @@ func (c *Container) stepCreate(ctx context.Context) error {
 	c.mu.Lock()
 	c.inst, c.created = inst, time.Now()
 	c.mu.Unlock()
-	if err := c.saveRecord(inst); err != nil {
-		return err
-	}
-	c.pod.journal.emit(Event{Type: EventCreated, Container: c.name, Pid: inst.Pid()})
-	return nil
-}
-
-// saveRecord writes down what Reap must know.
-func (c *Container) saveRecord(inst Instance) error {
 	record, err := inst.Record()
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
-	c.record = record
+	c.record = record // written with the next state; until then the plan must do
 	c.mu.Unlock()
-	return c.pod.save()
+	c.pod.journal.emit(Event{Type: EventCreated, Container: c.name, Pid: inst.Pid()})
+	return nil
+}
+
+func (c *Container) runtimeConfig() RuntimeConfig {
+	return RuntimeConfig{ID: c.pod.cfg.Name + "/" + c.name, Spec: c.cfg.Spec, IDBase: c.idBase, Log: c.pod.log}
 }
 
 // stepAttach gives it its network card, with the policy in force.
@@ -153,7 +135,7 @@ func (c *Container) stepPrepare(ctx context.Context) error {
 		return err
 	}
 	c.pod.journal.emit(Event{Type: EventPrepared, Container: c.name})
-	return c.saveRecord(inst)
+	return nil
 }
 
 func (c *Container) stepStart(ctx context.Context) error {
@@ -169,7 +151,7 @@ func (c *Container) stepStart(ctx context.Context) error {
 	c.mu.Unlock()
 	c.pod.journal.emit(Event{Type: EventStarted, Container: c.name, Pid: inst.Pid()})
 	go c.await(inst) // ends with the workload; exited is closed then
-	return c.pod.save()
+	return nil
 }
 
 // stepSupervise leaves the container to itself.

@@ -104,9 +104,6 @@ func open(ctx context.Context, cfg PodConfig) (*Pod, error) {
 		return nil, errors.Join(err, p.journal.close(), p.dir.Remove())
 	}
 	p.ctx, p.kill = context.WithCancel(context.WithoutCancel(ctx))
-	for i := range p.cfg.Containers {
-		p.containers = append(p.containers, newContainer(p, &p.cfg.Containers[i], p.state.Containers[i].IDBase))
-	}
 	go p.drain() // ends when end or undo closes reports
 	return p, nil
 }
@@ -122,8 +119,24 @@ func (p *Pod) claim() error {
 	for _, c := range p.cfg.Containers {
 		p.state.Containers = append(p.state.Containers, store.Container{Name: c.Spec.Name, Status: string(Creating)})
 	}
-	p.dir, err = s.Claim(&p.state)
+	p.dir, err = s.Claim(&p.state, p.plan)
 	return err
+}
+
+// plan puts into the state what a clean-up must know of each container. So it is
+// on disk before any of them is made: killed anywhere, the supervisor leaves
+// nothing that a clean-up would not find.
+func (p *Pod) plan(st *store.State) error {
+	for i := range p.cfg.Containers {
+		c := newContainer(p, &p.cfg.Containers[i], st.Containers[i].IDBase)
+		record, err := p.runtime.Plan(c.runtimeConfig())
+		if err != nil {
+			return fmt.Errorf("container %q: %w", c.name, err)
+		}
+		c.record, st.Containers[i].Record = record, record
+		p.containers = append(p.containers, c)
+	}
+	return nil
 }
 
 func rootOr(root string) string {
@@ -145,7 +158,7 @@ func (p *Pod) bringUp(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return p.save()
 }
 
 // undo removes what bringUp made, last container first. What is left, and what
@@ -213,7 +226,9 @@ func (p *Pod) leave(code int) {
 		p.state.Finished = time.Now()
 	}
 	p.saveMu.Unlock()
-	p.saveOrWarn()
+	if !gone || p.cfg.Keep {
+		p.saveOrWarn()
+	}
 	var err error
 	switch {
 	case !gone: // the record says what a later clean-up must remove
@@ -243,6 +258,17 @@ func (p *Pod) save() error {
 func (p *Pod) saveOrWarn() {
 	if err := p.save(); err != nil {
 		p.log.Warn("state is out of date", "pod", p.cfg.Name, "err", err)
+	}
+}
+
+// saveUnlessLast writes the state, unless all workloads have ended: then its end
+// is near, and what is on disk is enough for a clean-up.
+func (p *Pod) saveUnlessLast() {
+	for _, c := range p.containers {
+		if c.Status() != Stopped {
+			p.saveOrWarn()
+			return
+		}
 	}
 }
 

@@ -24,7 +24,7 @@ func (c *Container) await(inst Instance) {
 	c.pod.noteExit(st.Status())
 	c.checkOOM(inst)
 	c.pod.journal.emit(Event{Type: EventExit, Container: c.name, Status: ptr(st.Status()), Signal: signalName(st.Signal)})
-	c.pod.saveOrWarn()
+	c.pod.saveUnlessLast()
 	close(c.exited)
 }
 
@@ -197,5 +197,5 @@ func (c *Container) tearDown() {
 	c.removed = left == nil
 	c.mu.Unlock()
 	c.pod.journal.emit(e)
-	c.pod.saveOrWarn()
+	c.pod.saveUnlessLast()
 }

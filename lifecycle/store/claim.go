@@ -38,12 +38,13 @@ func (e *DeadError) Error() string {
 
 // Claim takes the name of a new pod, gives each of its containers a range of
 // host ids that no other pod has, and writes the state. It sets st.Version,
-// st.Supervisor, st.Created and the IDBase of each container. The error is a
-// [*NameError] if a supervisor has the name and a [*DeadError] if a dead one left
-// something; the records of a pod that ended are removed.
+// st.Supervisor, st.Created and the IDBase of each container, and has plan, if
+// not nil, fill in what depends on them. The error is a [*NameError] if a
+// supervisor has the name and a [*DeadError] if a dead one left something; the
+// records of a pod that ended are removed.
 //
 // On error nothing is left.
-func (s *Store) Claim(st *State) (*Pod, error) {
+func (s *Store) Claim(st *State, plan func(*State) error) (*Pod, error) {
 	unlock, err := s.exclusive()
 	if err != nil {
 		return nil, err
@@ -56,14 +57,16 @@ func (s *Store) Claim(st *State) (*Pod, error) {
 	if err := p.vacant(); err != nil {
 		return nil, errors.Join(err, p.Release())
 	}
-	if err := p.begin(s, st); err != nil {
-		return nil, errors.Join(fmt.Errorf("state directory: %w", err), p.Remove())
+	if err := p.begin(s, st, plan); err != nil {
+		return nil, errors.Join(err, p.Remove())
 	}
 	return p, nil
 }
 
 // Adopt takes a pod whose supervisor died, so that nobody else cleans it up at
-// the same time. The error is a [*NameError] if the supervisor lives and
+// the same time. The state is nil if there is none: then nothing had been made
+// yet, or all has been removed. So it is if a power cut tore it: the pod did not
+// survive that either. The error is a [*NameError] if the supervisor lives and
 // fs.ErrNotExist if there is no such pod.
 func (s *Store) Adopt(name string) (*Pod, *State, error) {
 	dir, err := s.podDir(name)
@@ -76,11 +79,28 @@ func (s *Store) Adopt(name string) (*Pod, *State, error) {
 		return nil, nil, err
 	}
 	st, err := readState(dir, name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !beforeBoot(dir, err) {
 		p.Release()
 		return nil, nil, err
 	}
-	return p, st, nil // without a state nothing had been made yet, or all has been removed
+	return p, st, nil
+}
+
+// beforeBoot reports whether a state that cannot be read, because of err, was
+// written before the machine was last started: then nothing is left of the pod
+// but its directory, and whether the state is whole does not matter.
+func beforeBoot(dir *os.File, err error) bool {
+	var version *VersionError
+	if errors.As(err, &version) {
+		return false
+	}
+	var st unix.Stat_t
+	var up unix.Sysinfo_t
+	if unix.Fstatat(int(dir.Fd()), stateName, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || unix.Sysinfo(&up) != nil {
+		return false
+	}
+	booted := time.Now().Add(-time.Duration(up.Uptime) * time.Second)
+	return time.Unix(st.Mtim.Unix()).Before(booted.Add(-time.Second)) // Uptime is rounded
 }
 
 // exclusive takes the lock of the whole state directory, for moments only.
@@ -161,13 +181,18 @@ func (p *Pod) vacant() error {
 }
 
 // begin replaces the records of an earlier pod by the state of the new one.
-func (p *Pod) begin(s *Store, st *State) error {
+func (p *Pod) begin(s *Store, st *State, plan func(*State) error) error {
 	if err := removeAll(p.dir, 0, lockName); err != nil {
-		return err
+		return fmt.Errorf("state directory: %w", err)
 	}
 	if err := s.allocate(st); err != nil {
 		return err
 	}
 	st.Supervisor, st.Created = os.Getpid(), time.Now()
-	return writeState(p.dir, st)
+	if plan != nil {
+		if err := plan(st); err != nil {
+			return err
+		}
+	}
+	return p.Save(st)
 }
