@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"strings"
 	"unicode"
 )
 
@@ -15,7 +16,7 @@ import (
 //	  class arp
 //	    eth.src         02:00:00:00:00:01
 //	  tests
-//	    no   test_eq arp.spa 10.0.0.2    web.star:4:10
+//	    no   eq arp.spa, 10.0.0.2                 web.star:4:10
 func (x *Explanation) WriteText(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	fmt.Fprintf(b, "frame %d: %s\n", x.Number, clean(x.Summary))
@@ -34,7 +35,8 @@ func (x *Explanation) WriteText(w io.Writer) error {
 	}
 	last := ""
 	for _, s := range x.Steps {
-		fmt.Fprintf(b, "    %-4s %-44s %s\n", yesNo(s.Holds), s.Text, clean(s.Place.String()))
+		line := fmt.Sprintf("    %-4s %-44s %s", yesNo(s.Holds), s.Text, clean(s.Place.String()))
+		fmt.Fprintln(b, strings.TrimRight(line, " "))
 		// A line that several tests come from is quoted once.
 		if at := fmt.Sprint(s.File, ":", s.Line); s.Source != "" && at != last {
 			fmt.Fprintf(b, "           %s\n", clean(s.Source))
