@@ -57,6 +57,9 @@ func (c *compiler) expr(sc *scope, e syntax.Expr) nid {
 		if op, ok := asOperator(e); ok {
 			return c.relation(op, c.expr(sc, e.Args[0]), c.expr(sc, e.Args[1]), syntax.Start(e))
 		}
+		if n, ok := c.measured(sc, e); ok {
+			return n
+		}
 		return c.callExpr(sc, e)
 	case *syntax.BinaryExpr:
 		if e.Op == syntax.AND || e.Op == syntax.OR {

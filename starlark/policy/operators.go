@@ -63,6 +63,32 @@ func asOperator(call *syntax.CallExpr) (op syntax.Token, ok bool) {
 	return op, ok
 }
 
+// measured evaluates what the loader's Rewrite made of operators whose result
+// can be large, to bound it: "*"(x, y) is x * y, "."(x, "join") is x.join, and
+// "*="(..., y) is the y of x[i] *= y. ok is false for other calls.
+func (c *compiler) measured(sc *scope, call *syntax.CallExpr) (n nid, ok bool) {
+	id, isIdent := call.Fn.(*syntax.Ident)
+	if !isIdent {
+		return 0, false
+	}
+	op := syntax.PLUS
+	switch id.Name {
+	case "+":
+	case "*":
+		op = syntax.STAR
+	case "%":
+		op = syntax.PERCENT
+	case "+=", "*=":
+		return c.expr(sc, call.Args[len(call.Args)-1]), true
+	case ".":
+		name := call.Args[1].(*syntax.Literal)
+		return c.values(c.expr(sc, call.Args[0]), func(l nid) nid { return c.attr(l, name.Value.(string), name.TokenPos) }), true
+	default:
+		return 0, false
+	}
+	return c.binary(op, c.expr(sc, call.Args[0]), c.expr(sc, call.Args[1]), call.Lparen), true
+}
+
 // replaceOperators rewrites the expressions of a parsed file in place.
 func replaceOperators(f *syntax.File) { replaceStmts(f.Stmts) }
 

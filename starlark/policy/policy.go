@@ -41,13 +41,7 @@ var _ starlark.Value = (*Policy)(nil)
 
 // String names the predicates.
 func (p *Policy) String() string {
-	var names []string
-	for i := range p.preds {
-		if p.has(pred(i)) {
-			names = append(names, predNames[i])
-		}
-	}
-	return "policy(" + strings.Join(names, ", ") + ")"
+	return "policy(" + strings.Join(p.Predicates(), ", ") + ")"
 }
 
 // Type is "policy".
@@ -72,15 +66,7 @@ func (p *Policy) Pos() syntax.Position { return p.pos }
 func (p *Policy) GuardsOff() []string { return p.off.names() }
 
 // Predicates are the names of the predicates, in the order they judge.
-func (p *Policy) Predicates() []string {
-	var names []string
-	for i, name := range predNames {
-		if p.has(pred(i)) {
-			names = append(names, name)
-		}
-	}
-	return names
-}
+func (p *Policy) Predicates() []string { return p.layer(p.present) }
 
 func (p *Policy) has(q pred) bool { return p.present>>q&1 != 0 }
 
@@ -98,7 +84,40 @@ func (s *Sources) makePolicy(thread *starlark.Thread, _ *starlark.Builtin, args 
 			return nil, err
 		}
 	}
+	if err := p.judgesSomething(); err != nil {
+		return nil, err
+	}
 	return p, nil
+}
+
+// judgesSomething refuses transport predicates that no frame gets to, because
+// the policy speaks about the network layer but not about the protocol below.
+func (p *Policy) judgesSomething() error {
+	if p.present&networkLayer == 0 {
+		return nil
+	}
+	for q := allowTCP; q < numPreds; q++ {
+		below, missing, hint := uint(1<<allowIPv4|1<<allowIPv6), "neither allow_ipv4 nor allow_ipv6", "add allow_ipv4 = True"
+		if q == allowNDP {
+			below, missing, hint = 1<<allowIPv6, "no allow_ipv6", "add allow_ipv6 = True"
+		}
+		if p.has(q) && p.present&below == 0 {
+			return p.errorf(hint, "%s judges nothing: the policy speaks about the network layer (%s) but has %s",
+				q, strings.Join(p.layer(networkLayer), ", "), missing)
+		}
+	}
+	return nil
+}
+
+// layer are the names of the predicates of a layer.
+func (p *Policy) layer(of uint) []string {
+	var names []string
+	for i, name := range predNames {
+		if p.present&of>>i&1 != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // place notes where the policy is made: frame 0 is policy() itself, frame 1

@@ -8,8 +8,9 @@ import (
 	"go.starlark.net/syntax"
 )
 
-// Options is the dialect of .star files: Starlark as specified, with sets.
-var Options = &syntax.FileOptions{Set: true}
+// Options is the dialect of .star files: Starlark as specified, with sets, and with
+// for and if at the top of a file.
+var Options = &syntax.FileOptions{Set: true, TopLevelControl: true}
 
 // Sources holds the syntax trees of the files of one pod, resolved: what the
 // interpreter ran is what the compiler reads. It is filled by one goroutine
@@ -17,6 +18,10 @@ var Options = &syntax.FileOptions{Set: true}
 type Sources struct {
 	predeclared starlark.StringDict
 	functions   map[position]*resolve.Function
+
+	// Rewrite, if set, changes each tree before it is resolved: the loader
+	// bounds the memory of operators with it (see measured).
+	Rewrite func(*syntax.File)
 }
 
 // A position is where a function begins; Starlark functions know no more of
@@ -53,6 +58,9 @@ func (s *Sources) Program(filename string, src any) (*starlark.Program, error) {
 		return nil, err
 	}
 	replaceOperators(f)
+	if s.Rewrite != nil {
+		s.Rewrite(f)
+	}
 	p, err := starlark.FileProgram(f, s.predeclared.Has)
 	if err != nil {
 		return nil, err
