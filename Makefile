@@ -9,9 +9,8 @@ DESTDIR ?=
 GO      ?= go
 # How long each fuzz target runs in `make test`.
 FUZZTIME ?= 5s
-# Benchmarks: which, and for how long each.
-BENCH     ?= .
-BENCHTIME ?= 1s
+# More for `make bench`: -only judge, -rounds 3.
+BENCHFLAGS ?=
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # Namespaces, cgroups and TAP devices need root; ask for it only where it is missing.
@@ -34,9 +33,10 @@ test: build ## everything: vet, unit and root tests, fuzzing, the race detector
 	@scripts/deps test
 	@FUZZTIME=$(FUZZTIME) GO=$(GO) scripts/test
 
-bench: build ## each benchmark beside its peer, in one run (BENCH=regexp BENCHTIME=1s)
+bench: build ## each benchmark beside its peer, in one run; fails if a bar is missed
 	@scripts/deps bench
-	@GO=$(GO) BENCH='$(BENCH)' BENCHTIME=$(BENCHTIME) SUDO=$(SUDO) scripts/bench
+	@cd bench && $(GO) build -trimpath -o ../bin/bench .
+	@cd bench && $(SUDO) ../bin/bench -seki ../bin/seki $(BENCHFLAGS)
 
 lint: ## go vet, staticcheck, gofmt and shellcheck
 	@scripts/deps lint

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"sekimori/starlark/value"
+)
+
+// Exit codes. A container's own code takes their place for `run` and `exec`.
+const (
+	exitFine   = 0
+	exitFailed = 1
+	exitUsage  = 2 // wrong usage, or a .star file that is wrong
+	exitTests  = 3 // a policy test failed
+)
+
+// An app is what a verb may touch of the process that it runs in.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	env            func(string) string // "" for what is not set
+
+	args []string // the command line
+	root string   // state directory, from --root or SEKI_ROOT
+}
+
+// A codeError ends the process with a code; its err, if any, is printed.
+type codeError struct {
+	code int
+	err  error
+}
+
+func (e *codeError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *codeError) Unwrap() error { return e.err }
+
+func usage(format string, args ...any) error {
+	return &codeError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// run executes one command line and returns its exit code.
+func (a *app) run(args []string) int {
+	a.args = args
+	root := a.command()
+	root.SetArgs(args)
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitFine
+	}
+	code := exitFailed
+	var ce *codeError
+	if errors.As(err, &ce) {
+		code = ce.code
+		if ce.err == nil {
+			return code
+		}
+	}
+	a.complain(err)
+	return code
+}
+
+// complain prints an error. Those of a .star file begin with their position,
+// all others with the program's name.
+func (a *app) complain(err error) {
+	text := strings.TrimSuffix(err.Error(), "\n")
+	if !positioned(err) {
+		text = "seki: " + text
+	}
+	fmt.Fprintln(a.stderr, text)
+}
+
+// command builds the command line. It is built for each run, and start-up
+// time is the first thing a user measures: nothing here may look at the machine.
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "seki",
+		Short: "containers whose every frame is judged",
+		Long: `Seki runs containers that a Starlark file describes, and judges every
+Ethernet frame that they send.`,
+		Example:           "  seki run examples/arp_guard.star",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Args:              cobra.ArbitraryArgs,
+		DisableAutoGenTag: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return usage("unknown command %q%s\n    seki --help lists them", args[0], meant(args[0], verbs(cmd)))
+		},
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.CompletionOptions.HiddenDefaultCmd = false
+	root.PersistentFlags().StringVar(&a.root, "root", a.stateDir(), "state directory (or SEKI_ROOT)")
+	root.SetFlagErrorFunc(flagError)
+	root.AddCommand(
+		a.runCommand(), a.checkCommand(), a.planCommand(), a.testCommand(), a.explainCommand(), a.disasmCommand(),
+		a.psCommand(), a.execCommand(), a.logsCommand(), a.eventsCommand(), a.statsCommand(), a.stopCommand(),
+		a.doctorCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+func (a *app) stateDir() string {
+	if dir := a.env("SEKI_ROOT"); dir != "" {
+		return dir
+	}
+	return "/run/seki"
+}
+
+// args makes a cobra argument check out of a count; want says it in words.
+func args(least, most int, want string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, got []string) error {
+		if len(got) < least || most >= 0 && len(got) > most {
+			return usage("%s: want %s, have %d arguments\n    %s", cmd.Name(), want, len(got), cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// flagError says which flag was meant.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		var known []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, "--"+f.Name) })
+		name := "--" + unknown.GetSpecifiedName()
+		if unknown.GetSpecifiedShortnames() != "" {
+			name = "-" + unknown.GetSpecifiedName()
+		}
+		return usage("%s: unknown flag %s%s\n    %s", cmd.Name(), name, meant(name, known), cmd.UseLine())
+	}
+	return usage("%s: %w\n    %s", cmd.Name(), err, cmd.UseLine())
+}
+
+func verbs(cmd *cobra.Command) []string {
+	var names []string
+	for _, c := range cmd.Commands() {
+		names = append(names, c.Name())
+	}
+	return names
+}
+
+// meant is " (did you mean x?)", or nothing.
+func meant(name string, known []string) string {
+	if s := value.Suggest(name, known); s != "" {
+		return fmt.Sprintf(" (did you mean %s?)", s)
+	}
+	return ""
+}
+
+// file is v as a file, where a child process is to write to it or read from
+// it directly; nil if v is none, as in tests.
+func file(v any) *os.File {
+	f, _ := v.(*os.File)
+	return f
+}

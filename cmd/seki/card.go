@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"sekimori/lifecycle/bundle"
+	"sekimori/nicshadow"
+	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/tap"
+	"sekimori/nicshadow/uplink"
+)
+
+// openCard makes the card nic inside netns, which ends when its container does.
+func openCard(netns *os.File, nic *bundle.NIC, mac frame.MAC) (io.ReadWriteCloser, error) {
+	return tap.Open(netns, tap.Config{
+		Name: nic.Name, MAC: mac, MTU: nic.MTU, Addrs: nic.Addrs, Gateways: nic.Gateways,
+		EndsWithNetNS: true,
+	})
+}
+
+// inode identifies a namespace; 0 if it cannot be had, which only machines that
+// introspect would miss.
+func inode(ns *os.File) uint64 {
+	var st unix.Stat_t
+	if unix.Fstat(int(ns.Fd()), &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// addUplink gives the switch a port to the host.
+func (n *network) addUplink(pod string, u *bundle.Uplink) error {
+	mac, err := frame.ParseMAC(u.MAC)
+	if err != nil {
+		return fmt.Errorf("uplink: %w", err)
+	}
+	dev, err := uplink.Open(uplink.Config{Pod: pod, Name: uplinkName(pod), MAC: mac, Addrs: u.Addrs, Masquerade: u.Masquerade})
+	if err != nil {
+		return err
+	}
+	if err := n.sw.AddPort(nicshadow.PortConfig{Name: uplinkPort, MAC: mac, Device: dev, Trusted: true}); err != nil {
+		return errors.Join(fmt.Errorf("uplink: %w", err), dev.Close())
+	}
+	return nil
+}
+
+// uplinkPort is the name of the port to the host; no container can have it.
+const uplinkPort = "(uplink)"
+
+// uplinkName is the host's name for the pod's interface: the pod's, where the
+// kernel's 15 bytes allow it.
+func uplinkName(pod string) string {
+	if name := "seki-" + pod; len(name) < unix.IFNAMSIZ {
+		return name
+	}
+	return fmt.Sprintf("seki-%08x", crc32.ChecksumIEEE([]byte(pod)))
+}
+
+// cleanUpNetwork removes what the data path of a killed supervisor left.
+func cleanUpNetwork(_ context.Context, pod string, record json.RawMessage) error {
+	if len(record) == 0 {
+		return nil
+	}
+	return uplink.RemoveTable(nil, pod)
+}

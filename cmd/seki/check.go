@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) checkCommand() *cobra.Command {
+	var src source
+	cmd := &cobra.Command{
+		Use:   "check FILE...",
+		Short: "say what is wrong with .star files",
+		Long: `Check evaluates each file and compiles its policies. It runs nothing and looks
+at nothing but the files. Its exit code is 2 if one of them is wrong.`,
+		Example: "  seki check examples/*.star",
+		Args:    args(1, -1, "at least one FILE"),
+	}
+	cmd.RunE = func(cmd *cobra.Command, paths []string) error {
+		wrong := false
+		for _, path := range paths {
+			if err := a.check(cmd, path, src); err != nil {
+				a.complain(err)
+				wrong = true
+			}
+		}
+		if wrong {
+			return &codeError{code: exitUsage}
+		}
+		return nil
+	}
+	src.flags(cmd)
+	return cmd
+}
+
+func (a *app) check(cmd *cobra.Command, path string, src source) error {
+	pod, err := a.load(cmd.Context(), path, src)
+	if err != nil {
+		return err
+	}
+	policies, longest := 0, 0
+	for _, c := range pod.Containers {
+		if c.Program != nil {
+			policies++
+			longest = max(longest, c.Program.MaxSteps())
+		}
+	}
+	fmt.Fprintf(a.stdout, "%s: ok: %s, %s", path, count(len(pod.Containers), "container"), count(policies, "policy"))
+	if policies > 0 {
+		fmt.Fprintf(a.stdout, ", at most %s a frame", count(longest, "step"))
+	}
+	fmt.Fprintln(a.stdout)
+	return nil
+}
+
+// count is "1 policy", "2 policies".
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	if stem, ok := strings.CutSuffix(what, "y"); ok {
+		return fmt.Sprintf("%d %sies", n, stem)
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

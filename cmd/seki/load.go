@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sekimori/starlark"
+)
+
+// A source is a .star file and the values of its parameters: what every verb
+// that reads one takes.
+type source struct{ set []string }
+
+func (s *source) flags(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&s.set, "set", nil, "value of a param() of the file, as name=value; may be repeated")
+	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return []string{"star"}, cobra.ShellCompDirectiveFilterFileExt
+	}
+}
+
+// load evaluates the file at path. What is wrong with it is a usage error.
+func (a *app) load(ctx context.Context, path string, s source) (*starlark.Pod, error) {
+	params := map[string]string{}
+	for _, kv := range s.set {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok {
+			return nil, usage("--set %q: want name=value", kv)
+		}
+		params[k] = v
+	}
+	if st, err := os.Stat(path); err != nil {
+		return nil, usage("%s: %s", path, cause(err))
+	} else if st.IsDir() {
+		return nil, usage("%s: is a directory, want a .star file", path)
+	}
+	pod, err := starlark.Load(ctx, path, starlark.Options{
+		Params: params,
+		Print:  func(s string) { fmt.Fprintln(a.stderr, s) },
+	})
+	if err != nil {
+		return nil, &codeError{exitUsage, err}
+	}
+	return pod, nil
+}
+
+// container finds the one named, or the only one if name is "".
+func container(pod *starlark.Pod, name string) (*starlark.Container, error) {
+	var names []string
+	for _, c := range pod.Containers {
+		if c.Spec.Name == name || name == "" && len(pod.Containers) == 1 {
+			return c, nil
+		}
+		names = append(names, c.Spec.Name)
+	}
+	if name == "" {
+		return nil, usage("--container: %s has %d, say which: %s", pod.Path, len(names), strings.Join(names, ", "))
+	}
+	return nil, usage("container %q: not in %s%s", name, pod.Path, meant(name, names))
+}
+
+// positioned reports whether err speaks of a place in a .star file, with which
+// its text then begins.
+func positioned(err error) bool {
+	var e *starlark.Error
+	return errors.As(err, &e) && e.Pos.Line > 0
+}
+
+// missing reports whether err says that a file is not there.
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

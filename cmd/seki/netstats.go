@@ -1,0 +1,60 @@
+package main
+
+import (
+	"encoding/hex"
+
+	"sekimori/vmm/hypercall"
+)
+
+// netStats is what `stats --json` says of a container's card.
+type netStats struct {
+	Mode    string `json:"mode"`
+	Program string `json:"program,omitempty"` // SHA-256, hexadecimal
+	// Frames and Bytes are what the container sent. Forwarded, Dropped and
+	// WouldDrop (audit mode: forwarded as well) add up to Frames.
+	Frames    uint64 `json:"frames"`
+	Bytes     uint64 `json:"bytes"`
+	Forwarded uint64 `json:"forwarded"`
+	Dropped   uint64 `json:"dropped"`
+	WouldDrop uint64 `json:"would_drop"`
+	Delivered uint64 `json:"delivered"` // frames that the container was sent
+	Drops     []drop `json:"drops"`
+}
+
+// A drop counts frames that dropped, or would have in audit mode, for one
+// reason: a line of the .star file, or a named reason of the data path.
+type drop struct {
+	Reason string `json:"reason"`
+	Kind   string `json:"kind,omitempty"` // of a line: predicate, guard, unspoken, fragment
+	Why    string `json:"why,omitempty"`  // which one
+	File   string `json:"file,omitempty"`
+	Line   uint32 `json:"line,omitempty"`
+	Col    uint32 `json:"col,omitempty"`
+	Count  uint64 `json:"count"`
+	Would  bool   `json:"would"` // audit mode: they went on
+}
+
+func newNetStats(st hypercall.Stats) netStats {
+	out := netStats{
+		Mode: "enforce", Frames: st.Frames, Bytes: st.Bytes,
+		Forwarded: st.Forwarded, Dropped: st.Dropped, WouldDrop: st.WouldDrop, Delivered: st.Delivered,
+		Drops: []drop{},
+	}
+	if st.Mode == hypercall.ModeAudit {
+		out.Mode = "audit"
+	}
+	if st.Program != [hypercall.HashSize]byte{} {
+		out.Program = hex.EncodeToString(st.Program[:])
+	}
+	for _, l := range st.Lines {
+		out.Drops = append(out.Drops, drop{Reason: "policy", Kind: l.Kind, Why: l.Name, File: l.File, Line: l.Line, Col: l.Col, Count: l.Frames, Would: l.WouldDrop})
+	}
+	for _, r := range st.Reasons {
+		// The lines say the same of what the policy dropped, and where.
+		if r.Reason == "policy" && len(st.Lines) > 0 {
+			continue
+		}
+		out.Drops = append(out.Drops, drop{Reason: r.Reason, Count: r.Frames, Would: r.WouldDrop})
+	}
+	return out
+}

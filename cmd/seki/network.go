@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"sekimori/lifecycle"
+	"sekimori/lifecycle/bundle"
+	"sekimori/nicshadow"
+	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/rule"
+	"sekimori/vmm/hypercall"
+)
+
+// A network is the data path of one pod on machine host: a TAP device for each
+// container's card, and one switch. All that is about policies goes through
+// hypercalls, in-process, so that a machine with a guest plugs in behind the
+// same bytes.
+type network struct {
+	table *nicshadow.Table
+	sw    *nicshadow.Switch
+	calls *hypercall.Client
+	// forced is the mode that every policy has, whatever the file says; "" if
+	// the file decides.
+	forced string
+	open   func(*os.File, *bundle.NIC, frame.MAC) (io.ReadWriteCloser, error)
+	end    []func() error // what Close does, last first
+
+	// mu guards what follows, and what is in cards.
+	mu     sync.Mutex
+	cards  map[string]*card // by container
+	last   uint32           // sender given out last
+	uplink func() error     // makes the port to the host; nil for none, or when it is made
+}
+
+// A card is a container's network card.
+type card struct {
+	sender uint32
+	mode   string
+	closed bool // no program: nothing passes, whatever the mode
+}
+
+var _ lifecycle.Network = (*network)(nil)
+
+// newNetwork makes a switch without ports, and opens the channel by which
+// policies reach it. end is what Close does when the switch is closed, last
+// first; also if newNetwork fails.
+func newNetwork(sw nicshadow.Config, forced string, end []func() error) (*network, error) {
+	var secret [hypercall.SecretSize]byte
+	rand.Read(secret[:]) // never fails (crypto/rand, Go 1.24)
+	n := &network{table: sw.Table, sw: nicshadow.NewSwitch(sw), forced: forced, open: openCard, end: end, cards: map[string]*card{}}
+	n.end = append(n.end, n.sw.Close)
+	server := hypercall.NewServer(backend{n.table}, secret, 0)
+	n.calls = hypercall.NewClient(hypercall.Direct(server))
+	if err := n.calls.Hello(secret); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// Attach makes the card inside netns. The policy is in force before the card
+// exists, so no frame can be too early.
+func (n *network) Attach(_ context.Context, name string, nic *bundle.NIC, netns *os.File, program []byte, mode string) (err error) {
+	mac, err := frame.ParseMAC(nic.MAC)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cards[name] != nil {
+		return fmt.Errorf("card of %q: is attached", name)
+	}
+	if n.uplink != nil {
+		if err := n.uplink(); err != nil {
+			return err
+		}
+		n.uplink = nil
+	}
+	n.last++
+	c := &card{sender: n.last}
+	if err := n.calls.Register(hypercall.Registration{Sender: c.sender, Name: name, MAC: mac, NetNS: inode(netns)}); err != nil {
+		return err
+	}
+	undo := func() error { return n.calls.Unregister(c.sender) }
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo())
+		}
+	}()
+	c.mode = n.pick(mode)
+	if err := n.load(c, program); err != nil {
+		return err
+	}
+	dev, err := n.open(netns, nic, mac)
+	if err != nil {
+		return err
+	}
+	if err := n.sw.AddPort(nicshadow.PortConfig{Name: name, Sender: nicshadow.Sender(c.sender), MAC: mac, MTU: nic.MTU, Device: dev}); err != nil {
+		return errors.Join(err, dev.Close())
+	}
+	n.cards[name] = c
+	return nil
+}
+
+// pick is the mode that is set where mode is asked for.
+func (n *network) pick(mode string) string {
+	if n.forced != "" {
+		return n.forced
+	}
+	return mode
+}
+
+// load puts program in force, and the card's mode. n.mu is held.
+func (n *network) load(c *card, program []byte) error {
+	closed := len(program) == 0
+	if closed {
+		// Shut first: in audit mode the program below would let all pass.
+		if err := n.calls.SetMode(c.sender, hypercall.ModeEnforce); err != nil {
+			return err
+		}
+		program = nothing()
+	}
+	hash, err := n.calls.Load(c.sender, program)
+	if err != nil {
+		return err
+	}
+	if err := n.calls.Swap(c.sender, hash); err != nil {
+		return err
+	}
+	c.closed = closed
+	return n.setMode(c)
+}
+
+// setMode puts the card's mode in force, unless nothing passes. n.mu is held.
+func (n *network) setMode(c *card) error {
+	mode := hypercall.ModeEnforce
+	if c.mode == lifecycle.Audit && !c.closed {
+		mode = hypercall.ModeAudit
+	}
+	return n.calls.SetMode(c.sender, mode)
+}
+
+// nothing is the program that drops every frame.
+var nothing = sync.OnceValue(func() []byte {
+	p, err := rule.New(&rule.Unit{
+		Insns: []rule.Insn{{Op: rule.OpRet}},
+		Whys:  []rule.Why{{Kind: rule.WhyGuard, Name: "closed"}},
+		Lines: []rule.Pos{{}},
+	})
+	if err != nil {
+		panic(err) // a bug here: the unit is a constant
+	}
+	return p.Bytes()
+})
+
+// LoadPolicy replaces the program.
+func (n *network) LoadPolicy(_ context.Context, name string, program []byte) error {
+	return n.with(name, func(c *card) error { return n.load(c, program) })
+}
+
+// SetMode changes between enforce and audit.
+func (n *network) SetMode(_ context.Context, name, mode string) error {
+	return n.with(name, func(c *card) error {
+		c.mode = n.pick(mode)
+		return n.setMode(c)
+	})
+}
+
+func (n *network) with(name string, do func(*card) error) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := n.cards[name]
+	if c == nil {
+		return fmt.Errorf("card of %q: there is none", name)
+	}
+	return do(c)
+}
+
+// Stats returns a [netStats].
+func (n *network) Stats(_ context.Context, name string) (json.RawMessage, error) {
+	var st hypercall.Stats
+	err := n.with(name, func(c *card) (err error) {
+		st, err = n.calls.Stats(c.sender)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(newNetStats(st))
+}
+
+// Detach removes the card.
+func (n *network) Detach(name string) error {
+	return n.with(name, func(c *card) error {
+		delete(n.cards, name)
+		// The port first: a frame that comes while it closes still has its
+		// program, and no counter is lost.
+		return errors.Join(n.sw.RemovePort(name), n.calls.Unregister(c.sender))
+	})
+}
+
+// Close ends the data path.
+func (n *network) Close() error {
+	var errs []error
+	for i := len(n.end) - 1; i >= 0; i-- {
+		errs = append(errs, n.end[i]())
+	}
+	n.end = nil
+	return errors.Join(errs...)
+}

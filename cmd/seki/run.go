@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sekimori/lifecycle"
+	"sekimori/starlark"
+)
+
+// runOptions are the flags of run.
+type runOptions struct {
+	source
+	detach  bool
+	name    string
+	mode    string // "" for what the file says
+	pcap    string
+	machine string
+	quiet   bool
+}
+
+func (a *app) runCommand() *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run FILE",
+		Short: "run the containers of a .star file",
+		Long: `Run starts the containers of the file and waits for them. Its exit code is that
+of the container; of several, that of the first that failed.
+
+The first Ctrl-C stops the pod, the second kills it.`,
+		Example: "  seki run --set replicas=5 --policy-mode audit --pcap drops.pcapng web.star",
+		Args:    args(1, 1, "one FILE"),
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.runPod(cmd.Context(), args[0], o) }
+	o.source.flags(cmd)
+	f := cmd.Flags()
+	f.BoolVarP(&o.detach, "detach", "d", false, "return once the containers run; their output goes to seki logs")
+	f.StringVar(&o.name, "name", "", "name of the pod (default: that of the file)")
+	f.StringVar(&o.mode, "policy-mode", "", "enforce or audit: the mode of every policy, whatever the file says")
+	f.StringVar(&o.pcap, "pcap", "", "write the frames that drop to this pcapng file, each with its reason")
+	f.StringVar(&o.machine, "machine", "auto", "kernel that the containers run on: host or auto")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "do not report drops on standard error")
+	return cmd
+}
+
+func (o *runOptions) check() error {
+	switch o.machine {
+	case "auto", "host":
+	case "uml", "kvm":
+		return &codeError{exitFailed, fmt.Errorf("machine %s: not in this build of seki: it has host only (seki doctor)", o.machine)}
+	default:
+		return usage("--machine %q: want auto or host%s", o.machine, meant(o.machine, []string{"auto", "host"}))
+	}
+	switch o.mode {
+	case "", lifecycle.Enforce, lifecycle.Audit:
+		return nil
+	}
+	return usage("--policy-mode %q: want enforce or audit%s", o.mode, meant(o.mode, []string{"enforce", "audit"}))
+}
+
+func (a *app) runPod(ctx context.Context, path string, o runOptions) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	if !o.detach {
+		return a.foreground(ctx, path, o, nil)
+	}
+	reporter := lifecycle.InBackground()
+	if reporter == nil {
+		return a.background(ctx, path, o)
+	}
+	err := a.foreground(ctx, path, o, reporter)
+	var ce *codeError
+	if err == nil || errors.As(err, &ce) && ce.err == nil {
+		return err // the containers' own code, long after the start
+	}
+	code := exitFailed
+	if ce != nil {
+		code = ce.code
+	}
+	if reporter.Failed(err, code) != nil {
+		return err
+	}
+	return &codeError{code: code} // the foreground says the rest
+}
+
+// background has the same command line run by a process of its own, and
+// returns once the containers run.
+func (a *app) background(ctx context.Context, path string, o runOptions) error {
+	defer a.slow("starting " + path)()
+	_, err := lifecycle.Background(ctx, a.args)
+	var be *lifecycle.BackgroundError
+	if errors.As(err, &be) {
+		return &codeError{be.Code, errors.New(be.Msg)}
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(a.stdout, podName(path, o.name))
+	return err
+}
+
+// foreground runs the pod in this process, which for -d is one that
+// [lifecycle.Background] started; reporter is then not nil.
+func (a *app) foreground(ctx context.Context, path string, o runOptions, reporter *lifecycle.Reporter) error {
+	pod, err := a.load(ctx, path, o.source)
+	if err != nil {
+		return err
+	}
+	pod.Name = podName(path, o.name)
+	if uid := os.Geteuid(); uid != 0 {
+		return fmt.Errorf("machine host needs root for cgroups, mounts and TAP devices, this is uid %d\n    sudo seki run %s", uid, path)
+	}
+	if err := a.cleanUp(ctx); err != nil {
+		return err
+	}
+	level := slog.LevelWarn
+	if reporter != nil {
+		level = slog.LevelInfo
+	}
+	w := wire{log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level})), mode: o.mode, pcap: o.pcap}
+	if !o.quiet && reporter == nil {
+		w.tell = a.stderr
+	}
+	cfg, err := w.pod(pod)
+	if err != nil {
+		return err
+	}
+	cfg.Root = a.root
+	cfg.Detached, cfg.Keep = reporter != nil, reporter != nil
+	cfg.Stdio = lifecycle.Stdio{In: file(a.stdin), Out: file(a.stdout), Err: file(a.stderr)}
+	started := a.slow("starting " + pod.Name)
+	code, err := lifecycle.Run(ctx, cfg, func(p *lifecycle.Pod) {
+		started()
+		w.started(p)
+		if reporter != nil {
+			log, err := os.OpenFile(filepath.Join(a.root, "pods", pod.Name, "supervisor.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+			if err != nil {
+				w.log.Warn("supervisor has no log", "err", err)
+			}
+			if err := reporter.Started(log); err != nil {
+				w.log.Warn("foreground not told of the start", "err", err)
+			}
+			log.Close()
+		}
+	})
+	started()
+	if err != nil {
+		return &codeError{max(code, exitFailed), err}
+	}
+	if code != 0 {
+		return &codeError{code: code}
+	}
+	return nil
+}
+
+// cleanUp removes what supervisors that were killed have left.
+func (a *app) cleanUp(ctx context.Context) error {
+	removed, err := lifecycle.CleanUp(ctx, lifecycle.CleanUpConfig{Root: a.root, Network: cleanUpNetwork})
+	for _, name := range removed {
+		fmt.Fprintf(a.stderr, "seki: pod %q: its supervisor was killed; removed what it left\n", name)
+	}
+	return err
+}
+
+// podName is the name of the pod of a file: its own, unless one was given.
+func podName(path, given string) string {
+	if given != "" {
+		return given
+	}
+	return starlark.PodName(path)
+}
+
+// slow says on standard error that something goes on, if it takes more than a
+// second. The function it returns ends that; it may be called twice.
+func (a *app) slow(what string) func() {
+	t := time.AfterFunc(time.Second, func() { fmt.Fprintf(a.stderr, "seki: %s ...\n", what) })
+	return func() { t.Stop() }
+}
