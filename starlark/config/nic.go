@@ -1,0 +1,239 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+
+	"go.starlark.net/starlark"
+
+	"sekimori/lifecycle/bundle"
+	"sekimori/nicshadow/frame"
+	"sekimori/starlark/args"
+	"sekimori/starlark/policy"
+	"sekimori/starlark/value"
+)
+
+// DefaultMTU is the MTU of a card whose file says nothing, in bytes.
+const DefaultMTU = 1500
+
+func nicBuiltins() []*args.Builtin {
+	return []*args.Builtin{{
+		Name: "nic",
+		Doc: `A container's network card. Every Ethernet frame the container sends is judged
+by its policy before the pod's switch sees it; without a policy nothing passes.
+The addresses are assigned here and by nobody else: guards hold the container to them.`,
+		Params: []args.Param{
+			{Name: "ip", Type: args.OneOrMore[netip.Prefix](args.Prefix), Required: true, Doc: `the card's addresses, each with the prefix length of its subnet: "10.0.0.2/24", ["10.0.0.2/24", "fd00::2/64"]`},
+			{Name: "policy", Type: args.Of[*policy.Policy]("a policy()"), Default: "None", Doc: "which frames the container may send; None: none"},
+			{Name: "gateway", Type: args.OneOrMore[netip.Addr](args.IP), Default: "None", Doc: "default route, at most one for each IP version, inside one of the card's subnets"},
+			{Name: "mac", Type: args.MAC, Default: "derived from the names of pod and container", Doc: "hardware address, unicast"},
+			{Name: "mtu", Type: args.Int(68, 9000), Default: "1500", Doc: "largest packet, in bytes; at least 1280 with IPv6 (RFC 8200, 5)"},
+			{Name: "name", Type: args.String, Default: `"eth0"`, Doc: "name of the interface inside the container, at most 15 bytes"},
+		},
+		Positional: 1,
+		Result:     "nic",
+		Call:       with(newNIC),
+	}, {
+		Name: "uplink",
+		Doc: `The pod's way out: a network interface of the host on the pod's switch, with the
+addresses that containers use as gateways. A file calls it at most once; without it the
+containers of the pod reach only each other.`,
+		Params: []args.Param{
+			{Name: "ip", Type: args.OneOrMore[netip.Prefix](args.Prefix), Required: true, Doc: "the host's addresses on the switch, each with its prefix length"},
+			{Name: "masquerade", Type: args.Bool, Default: "False", Doc: "rewrite the source address of what goes on beyond the host to the host's own"},
+			{Name: "mac", Type: args.MAC, Default: "derived from the name of the pod", Doc: "hardware address of the host's end"},
+		},
+		Positional: 1,
+		Result:     "NoneType",
+		Call:       with(newUplink),
+	}}
+}
+
+// A nicValue is what nic() returns. Its MAC is unset until container() knows
+// the name it derives from.
+type nicValue struct {
+	nic    bundle.NIC
+	policy *policy.Policy
+}
+
+func (n *nicValue) String() string        { return fmt.Sprintf("nic(ip = %v)", n.nic.Addrs) }
+func (n *nicValue) Type() string          { return "nic" }
+func (n *nicValue) Freeze()               {}
+func (n *nicValue) Truth() starlark.Bool  { return true }
+func (n *nicValue) Hash() (uint32, error) { return 0, fmt.Errorf("unhashable type: nic") }
+
+// Attr gives ip (the first address), ips, policy, gateway and mtu, so that one
+// card can be described by another.
+func (n *nicValue) Attr(name string) (starlark.Value, error) {
+	switch name {
+	case "ip":
+		return value.IP{Addr: n.nic.Addrs[0].Addr()}, nil
+	case "ips":
+		var out starlark.Tuple
+		for _, a := range n.nic.Addrs {
+			out = append(out, value.IP{Addr: a.Addr()})
+		}
+		return out, nil
+	case "mac":
+		if n.nic.MAC == "" {
+			return starlark.None, nil
+		}
+		m, err := frame.ParseMAC(n.nic.MAC)
+		return value.MAC{MAC: m}, err
+	case "policy":
+		if n.policy == nil {
+			return starlark.None, nil
+		}
+		return n.policy, nil
+	case "gateway":
+		if len(n.nic.Gateways) == 0 {
+			return starlark.None, nil
+		}
+		return value.IP{Addr: n.nic.Gateways[0]}, nil
+	case "mtu":
+		return starlark.MakeInt(n.nic.MTU), nil
+	case "name":
+		return starlark.String(n.nic.Name), nil
+	}
+	return nil, nil
+}
+
+func (n *nicValue) AttrNames() []string {
+	return []string{"gateway", "ip", "ips", "mac", "mtu", "name", "policy"}
+}
+
+func newNIC(c call) (starlark.Value, error) {
+	n := &nicValue{policy: args.Get[*policy.Policy](c.Call, "policy")}
+	n.nic.Name = args.Or(c.Call, "name", "eth0")
+	if !isInterface(n.nic.Name) {
+		return nil, c.Errorf("name", "a letter, then at most 14 letters, digits, - and _; not lo", "name %q is no interface name", n.nic.Name)
+	}
+	n.nic.Addrs = args.Get[[]netip.Prefix](c.Call, "ip")
+	if err := c.checkAddrs("ip", n.nic.Addrs); err != nil {
+		return nil, err
+	}
+	n.nic.Gateways = args.Get[[]netip.Addr](c.Call, "gateway")
+	if err := c.checkGateways(n.nic.Gateways, n.nic.Addrs); err != nil {
+		return nil, err
+	}
+	n.nic.MTU = int(args.Or(c.Call, "mtu", int64(DefaultMTU)))
+	for _, a := range n.nic.Addrs {
+		if a.Addr().Is6() && n.nic.MTU < 1280 {
+			return nil, c.Errorf("mtu", "IPv6 needs 1280 (RFC 8200, 5)", "mtu %d is too small for %s", n.nic.MTU, a)
+		}
+	}
+	if c.Has("mac") {
+		m := args.Get[frame.MAC](c.Call, "mac")
+		if err := c.checkMAC(m); err != nil {
+			return nil, err
+		}
+		n.nic.MAC = m.String()
+	}
+	return n, nil
+}
+
+// checkAddrs refuses what cannot be an interface's own address.
+func (c call) checkAddrs(name string, addrs []netip.Prefix) error {
+	if len(addrs) == 0 {
+		return c.Errorf(name, "", "%s: no address", name)
+	}
+	for i, p := range addrs {
+		a := p.Addr()
+		switch {
+		case a.Is4In6():
+			return c.Errorf(name, fmt.Sprintf("write %q", a.Unmap()), "%s: %s is an IPv4 address in IPv6 clothing", name, a)
+		case a.IsUnspecified(), a.IsMulticast(), a.IsLoopback(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+			return c.Errorf(name, "", "%s: %s cannot be an interface's own address", name, a)
+		case p.Bits() == 0:
+			return c.Errorf(name, "", "%s: %s: a prefix length of 0 leaves no other network", name, p)
+		case a.Is4() && p.Bits() < 31 && (a == p.Masked().Addr() || a == lastAddr(p)):
+			return c.Errorf(name, "", "%s: %s is the network or the broadcast address of its subnet", name, p)
+		}
+		for _, q := range addrs[:i] {
+			if q.Addr() == a {
+				return c.Errorf(name, "", "%s: address %s given twice", name, a)
+			}
+		}
+	}
+	return nil
+}
+
+// lastAddr is the highest address of an IPv4 prefix: its broadcast address.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+func (c call) checkGateways(gws []netip.Addr, addrs []netip.Prefix) error {
+	for i, g := range gws {
+		for _, h := range gws[:i] {
+			if h.Is4() == g.Is4() {
+				return c.Errorf("gateway", "", "gateway: %s and %s are of one IP version", h, g)
+			}
+		}
+		inside := false
+		for _, p := range addrs {
+			if p.Addr() == g {
+				return c.Errorf("gateway", "", "gateway: %s is the card's own address", g)
+			}
+			inside = inside || p.Contains(g)
+		}
+		if !inside {
+			return c.Errorf("gateway", "a gateway is reached without a gateway: it must lie in one of the card's subnets",
+				"gateway: %s is in none of %v", g, addrs)
+		}
+	}
+	return nil
+}
+
+// checkMAC refuses group and zero addresses: no frame may come from them
+// (IEEE 802.3, 3.2.3).
+func (c call) checkMAC(m frame.MAC) error {
+	if m[0]&1 != 0 {
+		return c.Errorf("mac", "the lowest bit of the first octet must be 0: 02:...", "mac: %s is a group address", m)
+	}
+	if m == (frame.MAC{}) {
+		return c.Errorf("mac", "", "mac: %s is no address", m)
+	}
+	return nil
+}
+
+func newUplink(c call) (starlark.Value, error) {
+	col, err := c.collector()
+	if err != nil {
+		return nil, err
+	}
+	if col.Uplink != nil {
+		return nil, c.Errorf("", "a pod has one uplink; give it several addresses: ip = [...]", "called twice (first at %s)", col.uplinkPos)
+	}
+	u := &bundle.Uplink{MAC: deriveMAC(col.Pod, "/uplink"), Addrs: args.Get[[]netip.Prefix](c.Call, "ip"), Masquerade: args.Get[bool](c.Call, "masquerade")}
+	if err := c.checkAddrs("ip", u.Addrs); err != nil {
+		return nil, err
+	}
+	if c.Has("mac") {
+		m := args.Get[frame.MAC](c.Call, "mac")
+		if err := c.checkMAC(m); err != nil {
+			return nil, err
+		}
+		u.MAC = m.String()
+	}
+	col.Uplink, col.uplinkPos = u, c.Pos
+	return starlark.None, nil
+}
+
+// identity is what guards hold a sender with this card to.
+func (n *nicValue) identity() policy.Identity {
+	m, err := frame.ParseMAC(n.nic.MAC)
+	if err != nil {
+		// A card's MAC was checked or derived; the zero identity owns nothing.
+		return policy.Identity{}
+	}
+	id := policy.Identity{MAC: m}
+	for _, p := range n.nic.Addrs {
+		id.Addrs = append(id.Addrs, p.Addr())
+	}
+	return id
+}

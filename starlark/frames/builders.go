@@ -1,0 +1,277 @@
+package frames
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"go.starlark.net/starlark"
+
+	"sekimori/nicshadow/frame"
+	"sekimori/starlark/args"
+)
+
+// typeBytes is a bytes literal or a string.
+var typeBytes = args.Type{Name: "bytes such as b\"...\"", Convert: func(v starlark.Value) (any, error) {
+	switch v := v.(type) {
+	case starlark.Bytes:
+		return []byte(v), nil
+	case starlark.String:
+		return []byte(v), nil
+	}
+	return nil, args.Want("bytes such as b\"...\"", v)
+}}
+
+// linkParams are the arguments of every builder but arp() and raw().
+func linkParams() []args.Param {
+	return []args.Param{
+		{Name: "src_mac", Type: args.MAC, Default: "the sender's own", Doc: "source of the Ethernet header"},
+		{Name: "dst_mac", Type: args.MAC, Default: `that of the destination's group, else "02:00:00:00:00:01"`, Doc: "destination of the Ethernet header"},
+		{Name: "vlan", Type: args.Int(0, 4095), Default: "None", Doc: "VLAN identifier of an 802.1Q tag; 0 is a tag too"},
+	}
+}
+
+// ipParams are the arguments of every builder over IP.
+func ipParams() []args.Param {
+	return append([]args.Param{
+		{Name: "src_ip", Type: args.IP, Default: "the sender's own", Doc: "source address; its version is the frame's"},
+		{Name: "dst_ip", Type: args.IP, Default: `"10.0.0.1" or "fd00::1"`, Doc: "destination address"},
+		{Name: "ttl", Type: args.Int(0, 255), Default: "64", Doc: "time to live, hop limit"},
+		{Name: "dscp", Type: args.Int(0, 63), Default: "0", Doc: "differentiated services code point"},
+		{Name: "fragment_offset", Type: args.Int(0, 65528), Default: "0", Doc: "offset of a fragment in bytes, a multiple of 8"},
+		{Name: "more_fragments", Type: args.Bool, Default: "False", Doc: "more fragments follow"},
+		{Name: "payload", Type: typeBytes, Default: `b""`, Doc: "bytes behind the last header"},
+	}, linkParams()...)
+}
+
+func builder(name, doc string, params []args.Param, call func(*args.Call) (starlark.Value, error)) *args.Builtin {
+	return &args.Builtin{Name: name, Doc: doc, Params: params, Result: "frame", Call: call}
+}
+
+// Builtins is the table of the builders.
+func Builtins() []*args.Builtin {
+	ports := []args.Param{
+		{Name: "src_port", Type: args.Int(0, 65535), Default: "40000", Doc: "source port"},
+		{Name: "dst_port", Type: args.Int(0, 65535), Default: "80", Doc: "destination port"},
+	}
+	flags := []args.Param{
+		{Name: "syn", Type: args.Bool, Default: "True unless another flag is given", Doc: "SYN"},
+		{Name: "ack", Type: args.Bool, Default: "False", Doc: "ACK"},
+		{Name: "fin", Type: args.Bool, Default: "False", Doc: "FIN"},
+		{Name: "rst", Type: args.Bool, Default: "False", Doc: "RST"},
+	}
+	proto := []args.Param{{Name: "protocol", Type: args.Int(0, 255), Default: "UDP", Doc: "protocol number: TCP, UDP, ICMP, ..."}}
+	proto6 := []args.Param{{Name: "protocol", Type: args.Int(0, 255), Default: "UDP", Doc: "next header: TCP, UDP, ICMPV6, ..."}, {Name: "hop_limit", Type: args.Int(0, 255), Default: "64", Doc: "hop limit"}}
+	icmp := []args.Param{
+		{Name: "type", Type: args.Int(0, 255), Default: "echo request", Doc: "ICMP type"},
+		{Name: "code", Type: args.Int(0, 255), Default: "0", Doc: "ICMP code"},
+	}
+	ndp := []args.Param{
+		{Name: "type", Type: args.Int(133, 137), Default: "135", Doc: "133 RS, 134 RA, 135 NS, 136 NA, 137 redirect"},
+		{Name: "target_ip", Type: args.IP, Default: `"fd00::1" in a solicitation, else the sender's own`, Doc: "target address"},
+		{Name: "link_mac", Type: args.MAC, Default: "the sender's own", Doc: "link-layer address option"},
+	}
+	return []*args.Builtin{
+		builder("arp", "An ARP request or reply.", arpParams(), newARP),
+		builder("ethernet", "Any Ethernet frame.", append([]args.Param{
+			{Name: "ethertype", Type: args.Int(0x600, 0xffff), Required: true, Doc: "what the payload is: ETHERTYPE.LLDP, 0x1234, ..."},
+			{Name: "payload", Type: typeBytes, Default: `b""`, Doc: "bytes behind the header"},
+		}, linkParams()...), newEthernet),
+		builder("ipv4", "An IPv4 packet with a payload that is not looked into. With protocol TCP, UDP or ICMP the payload must begin with such a header.", append(proto, ipParams()...), newIP(4)),
+		builder("ipv6", "An IPv6 packet with a payload that is not looked into.", append(proto6, ipParams()...), newIP(6)),
+		builder("tcp", "A TCP segment, over IPv4 unless an address says IPv6.", slices.Concat(ports, flags, ipParams()), newTCP),
+		builder("udp", "A UDP datagram, over IPv4 unless an address says IPv6.", slices.Concat(ports, ipParams()), newUDP),
+		builder("icmp", "An ICMP message, or ICMPv6 where an address says IPv6; by default an echo request.", append(icmp, ipParams()...), newICMP),
+		builder("ndp", "A neighbour discovery message (RFC 4861).", append(ndp, ipParams()...), newNDP),
+		{Name: "vlan", Doc: "A frame inside a VLAN tag. Tags nest: vlan(vlan(arp(), 100), 0).", Params: []args.Param{
+			{Name: "frame", Type: args.Of[*Frame]("a frame"), Required: true, Doc: "the frame"},
+			{Name: "id", Type: args.Int(0, 4095), Default: "0", Doc: "VLAN identifier; 0 is a priority tag"},
+			{Name: "priority", Type: args.Int(0, 7), Default: "0", Doc: "priority code point"},
+			{Name: "tpid", Type: args.Int(0x600, 0xffff), Default: "0x8100", Doc: "EtherType of the tag: 0x8100, 0x88a8, ..."},
+		}, Positional: 2, Result: "frame", Call: newVLAN},
+		{Name: "raw", Doc: "A frame of exactly these bytes.", Params: []args.Param{
+			{Name: "data", Type: typeRaw, Required: true, Doc: `bytes (b"\xff..."), or a string of hex digits with any spaces and colons`},
+		}, Positional: 1, Result: "frame", Call: func(c *args.Call) (starlark.Value, error) {
+			data := args.Get[[]byte](c, "data")
+			return Raw(data, "raw("+Dump(data, 32)+")"), nil
+		}},
+	}
+}
+
+// Predeclared are the builders as names of a file.
+func Predeclared() starlark.StringDict {
+	names := starlark.StringDict{}
+	for _, b := range Builtins() {
+		names[b.Name] = b.Value()
+	}
+	return names
+}
+
+// newFrame is a recipe, tried out at once so that its errors come up where it
+// is written. A sender without the address it needs is found when it is judged.
+func newFrame(c *args.Call, build func(Sender) ([]byte, error)) (starlark.Value, error) {
+	if args.Get[int64](c, "fragment_offset")%8 != 0 {
+		return nil, c.Errorf("fragment_offset", "", "fragment_offset: %d is no multiple of 8", args.Get[int64](c, "fragment_offset"))
+	}
+	if _, err := build(DefaultSender()); err != nil {
+		return nil, c.Errorf("", "", "%v", err)
+	}
+	return &Frame{text: callText(c), build: build}, nil
+}
+
+// callText is the call as one could have written it, arguments sorted.
+func callText(c *args.Call) string {
+	var parts []string
+	for _, p := range c.Builtin.Params {
+		v, ok := c.Vals[p.Name]
+		if !ok {
+			continue
+		}
+		text := fmt.Sprint(v)
+		switch v := v.(type) {
+		case bool:
+			text = starlark.Bool(v).String()
+		case []byte:
+			text = fmt.Sprintf("%d bytes", len(v))
+		}
+		parts = append(parts, p.Name+" = "+text)
+	}
+	return c.Builtin.Name + "(" + strings.Join(parts, ", ") + ")"
+}
+
+func arpParams() []args.Param {
+	return []args.Param{
+		{Name: "op", Type: args.Int(0, 65535), Default: "ARP.REQUEST", Doc: "ARP.REQUEST or ARP.REPLY"},
+		{Name: "src_mac", Type: args.MAC, Default: "the sender's own", Doc: "sender hardware address of the ARP body"},
+		{Name: "src_ip", Type: args.IP, Default: "the sender's own", Doc: "sender protocol address"},
+		{Name: "dst_mac", Type: args.MAC, Default: "zero in a request, else the peer's", Doc: "target hardware address of the ARP body"},
+		{Name: "dst_ip", Type: args.IP, Default: `"10.0.0.1"`, Doc: "target protocol address"},
+		{Name: "eth_src", Type: args.MAC, Default: "the sender's own", Doc: "source of the Ethernet header"},
+		{Name: "eth_dst", Type: args.MAC, Default: "broadcast for a request, else dst_mac", Doc: "destination of the Ethernet header"},
+		{Name: "vlan", Type: args.Int(0, 4095), Default: "None", Doc: "VLAN identifier of an 802.1Q tag"},
+	}
+}
+
+func newARP(c *args.Call) (starlark.Value, error) {
+	op := args.Or(c, "op", int64(1))
+	n := network{src: args.Get[netip.Addr](c, "src_ip"), dst: args.Get[netip.Addr](c, "dst_ip"), version: 4}
+	target, to := frame.MAC{}, broadcast
+	if op != 1 {
+		target = args.Or(c, "dst_mac", peerMAC)
+		to = target
+	}
+	target = args.Or(c, "dst_mac", target)
+	l := linkOf(c, "eth_src", "eth_dst")
+	return newFrame(c, func(s Sender) ([]byte, error) {
+		src, dst, err := n.addresses(s)
+		if err != nil {
+			return nil, err
+		}
+		sha := args.Or(c, "src_mac", s.MAC)
+		return l.serialize(s, to, layers.EthernetTypeARP, &layers.ARP{
+			AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
+			Operation: uint16(op), SourceHwAddress: sha[:], SourceProtAddress: src.AsSlice(),
+			DstHwAddress: target[:], DstProtAddress: dst.AsSlice(),
+		})
+	})
+}
+
+func newEthernet(c *args.Call) (starlark.Value, error) {
+	l, typ, body := linkOf(c, "src_mac", "dst_mac"), args.Get[int64](c, "ethertype"), payload(c)
+	return newFrame(c, func(s Sender) ([]byte, error) {
+		return l.serialize(s, peerMAC, layers.EthernetType(typ), body)
+	})
+}
+
+func newIP(version int) func(*args.Call) (starlark.Value, error) {
+	return func(c *args.Call) (starlark.Value, error) {
+		n, body := networkOf(c), payload(c)
+		n.version = version
+		proto := layers.IPProtocol(args.Or(c, "protocol", int64(layers.IPProtocolUDP)))
+		if len(body) == 0 && proto == layers.IPProtocolUDP && n.offset == 0 {
+			return newFrame(c, func(s Sender) ([]byte, error) {
+				return n.serialize(s, proto, &layers.UDP{SrcPort: 40000, DstPort: 80}, gopacket.Payload(nil))
+			})
+		}
+		return newFrame(c, func(s Sender) ([]byte, error) { return n.serialize(s, proto, body) })
+	}
+}
+
+func newTCP(c *args.Call) (starlark.Value, error) {
+	n, body := networkOf(c), payload(c)
+	h := layers.TCP{
+		SrcPort: layers.TCPPort(args.Or(c, "src_port", int64(40000))), DstPort: layers.TCPPort(args.Or(c, "dst_port", int64(80))),
+		ACK: args.Get[bool](c, "ack"), FIN: args.Get[bool](c, "fin"), RST: args.Get[bool](c, "rst"), Window: 64240, Seq: 1,
+	}
+	h.SYN = args.Or(c, "syn", !h.ACK && !h.FIN && !h.RST)
+	return newFrame(c, func(s Sender) ([]byte, error) {
+		h := h // serializing fills in lengths and checksums
+		return n.serialize(s, layers.IPProtocolTCP, &h, body)
+	})
+}
+
+func newUDP(c *args.Call) (starlark.Value, error) {
+	n, body := networkOf(c), payload(c)
+	src, dst := args.Or(c, "src_port", int64(40000)), args.Or(c, "dst_port", int64(80))
+	return newFrame(c, func(s Sender) ([]byte, error) {
+		return n.serialize(s, layers.IPProtocolUDP, &layers.UDP{SrcPort: layers.UDPPort(src), DstPort: layers.UDPPort(dst)}, body)
+	})
+}
+
+func newICMP(c *args.Call) (starlark.Value, error) {
+	n, body := networkOf(c), payload(c)
+	code := uint8(args.Get[int64](c, "code"))
+	return newFrame(c, func(s Sender) ([]byte, error) {
+		src, _, err := n.addresses(s)
+		if err != nil {
+			return nil, err
+		}
+		if src.Is4() {
+			typ := uint8(args.Or(c, "type", int64(layers.ICMPv4TypeEchoRequest)))
+			return n.serialize(s, layers.IPProtocolICMPv4, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(typ, code), Id: 1, Seq: 1}, body)
+		}
+		typ := uint8(args.Or(c, "type", int64(layers.ICMPv6TypeEchoRequest)))
+		return n.serialize(s, layers.IPProtocolICMPv6,
+			&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(typ, code)}, append(gopacket.Payload{0, 1, 0, 1}, body...))
+	})
+}
+
+// newVLAN pushes a tag between the addresses and the EtherType.
+func newVLAN(c *args.Call) (starlark.Value, error) {
+	inner := args.Get[*Frame](c, "frame")
+	tag := make([]byte, 4)
+	binary.BigEndian.PutUint16(tag, uint16(args.Or(c, "tpid", int64(0x8100))))
+	binary.BigEndian.PutUint16(tag[2:], uint16(args.Get[int64](c, "priority"))<<13|uint16(args.Get[int64](c, "id")))
+	f, err := newFrame(c, func(s Sender) ([]byte, error) {
+		data, err := inner.Bytes(s)
+		if err != nil {
+			return nil, err
+		}
+		if len(data) < 12 {
+			return nil, fmt.Errorf("a frame of %d bytes has no place for a tag", len(data))
+		}
+		return slices.Concat(data[:12], tag, data[12:]), nil
+	})
+	return f, err
+}
+
+// typeRaw is bytes, or hex digits.
+var typeRaw = args.Type{Name: "bytes or hex digits", Convert: func(v starlark.Value) (any, error) {
+	if b, ok := v.(starlark.Bytes); ok {
+		return []byte(b), nil
+	}
+	s, ok := starlark.AsString(v)
+	if !ok {
+		return nil, args.Want("bytes or hex digits", v)
+	}
+	data, err := hex.DecodeString(strings.NewReplacer(" ", "", ":", "", "\n", "", "\t", "").Replace(s))
+	if err != nil {
+		return nil, args.Hinted("raw() takes bytes as they are: b\"\\xff\"", "%v", err)
+	}
+	return data, nil
+}}

@@ -1,0 +1,179 @@
+package policytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	gostarlark "go.starlark.net/starlark"
+	"golang.org/x/sync/errgroup"
+
+	"sekimori/starlark"
+	"sekimori/starlark/config"
+	"sekimori/starlark/frames"
+)
+
+// Suffix ends the names of test files.
+const Suffix = "_test.star"
+
+// Options say which tests to run and how.
+type Options struct {
+	// Run selects tests by name; nil means all.
+	Run *regexp.Regexp
+	// ModuleRoot is the directory that no load may leave; empty means the
+	// directory of each test file.
+	ModuleRoot string
+	// Coverage counts which tests of the compiled programs were made, and how
+	// they came out.
+	Coverage bool
+	// MaxSteps bounds each test function; 0 means starlark.DefaultMaxSteps.
+	MaxSteps uint64
+}
+
+// Run runs the tests of the files at paths. A path is a file, or a directory
+// that is searched for *_test.star, hidden directories and testdata left out.
+// What goes wrong in a file or a test is in the report; the error is that of
+// finding files, or of ctx.
+func Run(ctx context.Context, paths []string, opts Options) (*Report, error) {
+	files, err := discover(paths)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	report := &Report{}
+	cov := newCoverage(opts.Coverage)
+	for _, file := range files {
+		report.Files = append(report.Files, runFile(ctx, file, opts, cov))
+		if ctx.Err() != nil {
+			return report, context.Cause(ctx)
+		}
+	}
+	report.Duration = time.Since(began)
+	report.Coverage = cov.report()
+	return report, nil
+}
+
+// discover lists the test files of paths, each once.
+func discover(paths []string) ([]string, error) {
+	var out []string
+	for _, p := range paths {
+		info, err := os.Stat(p)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			out = append(out, p)
+			continue
+		}
+		err = filepath.WalkDir(p, func(path string, d fs.DirEntry, err error) error {
+			switch name := filepath.Base(path); {
+			case err != nil:
+				return err
+			case d.IsDir() && path != p && (strings.HasPrefix(name, ".") || name == "testdata"):
+				return fs.SkipDir
+			case d.Type().IsRegular() && strings.HasSuffix(name, Suffix):
+				out = append(out, path)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("no *%s file in %s", Suffix, strings.Join(paths, ", "))
+	}
+	var once []string
+	for _, f := range out {
+		if f = filepath.Clean(f); !slices.Contains(once, f) {
+			once = append(once, f)
+		}
+	}
+	return once, nil
+}
+
+// runFile evaluates a test file and runs its test functions in parallel.
+func runFile(ctx context.Context, path string, opts Options, cov *coverage) *FileReport {
+	began := time.Now()
+	out := &FileReport{Path: path}
+	defer func() { out.Duration = time.Since(began) }()
+	s, globals, err := loadFile(ctx, path, opts)
+	if err != nil {
+		out.Err = err
+		return out
+	}
+	suite := &suite{session: s, judge: newJudge(cov)}
+	names := testNames(globals, opts.Run)
+	out.Tests = make([]*TestReport, len(names))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, name := range names {
+		fn := globals[name].(*gostarlark.Function)
+		g.Go(func() error { // ends with its test, which ctx and the step budget bound
+			out.Tests[i] = suite.run(ctx, name, fn)
+			return nil
+		})
+	}
+	// The functions return no error: failures are in the reports.
+	_ = g.Wait()
+	return out
+}
+
+// testNames are the selected test functions in the order of the file.
+func testNames(globals gostarlark.StringDict, run *regexp.Regexp) []string {
+	var names []string
+	for name, v := range globals {
+		fn, ok := v.(*gostarlark.Function)
+		if ok && strings.HasPrefix(name, "test_") && fn.Name() == name && (run == nil || run.MatchString(name)) {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return int(globals[a].(*gostarlark.Function).Position().Line - globals[b].(*gostarlark.Function).Position().Line)
+	})
+	return names
+}
+
+// loadFile evaluates a test file. Each module has containers of its own: a
+// test may load several pods.
+func loadFile(ctx context.Context, path string, opts Options) (*starlark.Session, gostarlark.StringDict, error) {
+	root := opts.ModuleRoot
+	if root == "" {
+		root = filepath.Dir(path)
+	}
+	name, err := filepath.Rel(root, path)
+	if err != nil || !filepath.IsLocal(name) {
+		return nil, nil, &starlark.Error{Msg: fmt.Sprintf("%s: outside the module root %s", path, root)}
+	}
+	var printed []string
+	sopts := starlark.Options{
+		ModuleRoot: root, MaxSteps: opts.MaxSteps, Predeclared: predeclared(ctx, root),
+		Print: func(msg string) { printed = append(printed, msg) },
+	}
+	var s *starlark.Session
+	s, err = starlark.NewSession(sopts, func(filename string) *config.Collector {
+		return s.Collector(starlark.PodName(path))
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	globals, err := s.Exec(ctx, filepath.ToSlash(name))
+	return s, globals, errors.Join(err, s.Close())
+}
+
+// predeclared are the names that test files have besides those of every file.
+func predeclared(ctx context.Context, root string) gostarlark.StringDict {
+	names := frames.Predeclared()
+	for _, b := range inputBuiltins(ctx, root) {
+		names[b.Name] = b.Value()
+	}
+	return names
+}

@@ -1,0 +1,307 @@
+package policytest
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	gostarlark "go.starlark.net/starlark"
+	"go.starlark.net/syntax"
+
+	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/replay"
+	"sekimori/nicshadow/rule"
+	"sekimori/starlark"
+	"sekimori/starlark/args"
+	"sekimori/starlark/config"
+	"sekimori/starlark/frames"
+	"sekimori/starlark/policy"
+	"sekimori/starlark/value"
+)
+
+// maxFailures bounds what one test reports; the rest is counted.
+const maxFailures = 20
+
+// A suite is one evaluated test file.
+type suite struct {
+	session *starlark.Session
+	judge   *judge
+}
+
+// run runs one test function.
+func (s *suite) run(ctx context.Context, name string, fn *gostarlark.Function) *TestReport {
+	began := time.Now()
+	t := &test{suite: s, sender: frames.DefaultSender(), report: &TestReport{Name: name, Pos: fn.Position().String()}}
+	th := s.session.Thread(name)
+	th.Print = func(_ *gostarlark.Thread, msg string) { t.report.Output = append(t.report.Output, msg) }
+	config.Attach(th, s.session.Collector(name))
+	stop := context.AfterFunc(ctx, func() { th.Cancel(context.Cause(ctx).Error()) })
+	defer stop()
+	if _, err := gostarlark.Call(th, fn, gostarlark.Tuple{t}, nil); err != nil {
+		t.broken(err)
+	}
+	t.report.Duration = time.Since(began)
+	t.report.Passed = len(t.report.Failures) == 0
+	return t.report
+}
+
+// A test is the argument t of a test function. It belongs to one thread.
+type test struct {
+	suite  *suite
+	sender frames.Sender
+	report *TestReport
+}
+
+func (t *test) String() string         { return "t" }
+func (t *test) Type() string           { return "t" }
+func (t *test) Freeze()                {}
+func (t *test) Truth() gostarlark.Bool { return true }
+func (t *test) Hash() (uint32, error)  { return 0, fmt.Errorf("unhashable type: t") }
+func (t *test) AttrNames() []string    { return methodNames }
+func (t *test) Attr(name string) (gostarlark.Value, error) {
+	for _, m := range methods(t) {
+		if m.Name == "t."+name {
+			return m.Value(), nil
+		}
+	}
+	return nil, nil
+}
+
+var methodNames = []string{"drops", "equal", "fail", "forwards", "name", "nic"}
+
+// Methods is the table of what t can do.
+func Methods() []*args.Builtin { return methods(&test{report: &TestReport{}}) }
+
+func methods(t *test) []*args.Builtin {
+	target := args.Param{Name: "policy", Type: typeTarget, Required: true, Doc: "a policy, judged for the test's card, or a container with its own card and policy"}
+	sent := args.Param{Name: "frame", Type: args.OneOrMore[*frames.Frame](args.Of[*frames.Frame]("a frame")), Required: true, Doc: "a frame, or a list of frames of which each is judged"}
+	return []*args.Builtin{
+		{Name: "t.drops", Doc: "The frame drops, and for the reason named if one is.", Params: []args.Param{target, sent,
+			{Name: "line", Type: args.String, Default: "None", Doc: "part of the text of the deciding source line"},
+			{Name: "why", Type: args.String, Default: "None", Doc: `what decides: "predicate", "guard", "unspoken" or "fragment"; the name of a predicate or guard; or the reason a frame does not parse, as "malformed arp"`},
+			{Name: "guard", Type: args.String, Default: "None", Doc: `the guard that decides: "mac", "ip", "arp", ...`},
+		}, Positional: 2, Result: "NoneType", Call: t.drops},
+		{Name: "t.forwards", Doc: "The frame is forwarded.", Params: []args.Param{target, sent,
+			{Name: "line", Type: args.String, Default: "None", Doc: "part of the text of the deciding source line"},
+		}, Positional: 2, Result: "NoneType", Call: t.forwards},
+		{Name: "t.equal", Doc: "Two values are equal.", Params: []args.Param{
+			{Name: "got", Type: typeAny, Required: true, Doc: "what came out"},
+			{Name: "want", Type: typeAny, Required: true, Doc: "what should have"},
+		}, Positional: 2, Result: "NoneType", Call: t.equal},
+		{Name: "t.fail", Doc: "The test fails, and goes on.", Params: []args.Param{
+			{Name: "message", Type: args.String, Required: true, Doc: "why"},
+		}, Positional: 1, Result: "NoneType", Call: func(c *args.Call) (gostarlark.Value, error) {
+			t.failed(c, args.Get[string](c, "message"), "")
+			return gostarlark.None, nil
+		}},
+		{Name: "t.nic", Doc: "The card that sends from here on in this test, where the policy is not a container's.", Params: []args.Param{
+			{Name: "ip", Type: args.OneOrMore[netip.Addr](typeOwnIP), Default: `["10.0.0.2", "fd00::2"]`, Doc: "its addresses, with or without prefix length"},
+			{Name: "mac", Type: args.MAC, Default: `"02:00:00:00:00:02"`, Doc: "its MAC address"},
+		}, Positional: 2, Result: "NoneType", Call: t.nic},
+	}
+}
+
+var typeAny = args.Type{Name: "a value", TakesNone: true, Convert: func(v gostarlark.Value) (any, error) { return v, nil }}
+
+var typeOwnIP = args.Type{Name: "an address", Convert: func(v gostarlark.Value) (any, error) {
+	if s, ok := gostarlark.AsString(v); ok && strings.Contains(s, "/") {
+		p, err := args.AsPrefix(v)
+		return p.Addr(), err
+	}
+	return args.AsAddr(v)
+}}
+
+var typeTarget = args.Type{Name: "a policy or a container", Convert: func(v gostarlark.Value) (any, error) {
+	if p, ok := v.(*policy.Policy); ok {
+		return p, nil
+	}
+	if c, ok := config.AsContainer(v); ok {
+		return c, nil
+	}
+	return nil, args.Want("a policy or a container", v)
+}}
+
+// target is the policy to ask and the card to send from.
+func (t *test) target(c *args.Call) (*policy.Policy, frames.Sender) {
+	if ctr, ok := c.Vals["policy"].(*config.Container); ok {
+		id := ctr.Identity()
+		return ctr.Policy, frames.Sender{MAC: id.MAC, Addrs: id.Addrs}
+	}
+	return args.Get[*policy.Policy](c, "policy"), t.sender
+}
+
+// verdicts judges the frames of an assertion. A container without policy has
+// no program, and nothing of it passes: the result is nil.
+func (t *test) verdicts(c *args.Call, check func(f *frames.Frame, data []byte, prog *compiled, r *replay.Result)) error {
+	p, sender := t.target(c)
+	var prog *compiled
+	if p != nil {
+		if prog = t.suite.judge.compile(p, sender); prog.err != nil {
+			return prog.err
+		}
+		if !slices.Contains(t.report.Programs, prog.hash) {
+			t.report.Programs = append(t.report.Programs, prog.hash)
+		}
+	}
+	for _, f := range args.Get[[]*frames.Frame](c, "frame") {
+		data, err := f.Bytes(sender)
+		if err != nil {
+			return c.Errorf("frame", "", "%s: %v", f, err)
+		}
+		t.report.Frames++
+		var r *replay.Result
+		if prog != nil {
+			r = t.suite.judge.judge(prog, data)
+		}
+		check(f, data, prog, r)
+	}
+	return nil
+}
+
+func (t *test) drops(c *args.Call) (gostarlark.Value, error) {
+	err := t.verdicts(c, func(f *frames.Frame, data []byte, prog *compiled, r *replay.Result) {
+		switch {
+		case r == nil:
+			if c.Has("line") || c.Has("why") || c.Has("guard") {
+				t.failed(c, fmt.Sprintf("%s: got drop because there is no policy, want another reason", f), "")
+			}
+		case r.Verdict() == rule.Forward:
+			t.wrong(c, f, data, prog, r, "got forward, want drop")
+		default:
+			if problem := t.reason(c, r); problem != "" {
+				t.wrong(c, f, data, prog, r, problem)
+			}
+		}
+	})
+	return gostarlark.None, err
+}
+
+func (t *test) forwards(c *args.Call) (gostarlark.Value, error) {
+	err := t.verdicts(c, func(f *frames.Frame, data []byte, prog *compiled, r *replay.Result) {
+		switch {
+		case r == nil:
+			t.failed(c, fmt.Sprintf("%s: got drop because there is no policy, want forward", f), "")
+		case r.Verdict() != rule.Forward:
+			t.wrong(c, f, data, prog, r, "got drop, want forward")
+		default:
+			if problem := t.reason(c, r); problem != "" {
+				t.wrong(c, f, data, prog, r, problem)
+			}
+		}
+	})
+	return gostarlark.None, err
+}
+
+// reason is what is wrong with the reason of a verdict, empty if nothing is.
+func (t *test) reason(c *args.Call, r *replay.Result) string {
+	verdict, why := r.Verdict().String(), r.Why()
+	if want, ok := c.Vals["guard"].(string); ok && (why.Kind != rule.WhyGuard || why.Name != want) {
+		return fmt.Sprintf("got %s by %s, want the guard %q", verdict, whyText(r), want)
+	}
+	if want, ok := c.Vals["why"].(string); ok && !isWhy(r, want) {
+		return fmt.Sprintf("got %s by %s, want %q", verdict, whyText(r), want)
+	}
+	if want, ok := c.Vals["line"].(string); ok {
+		file, line, _ := r.Position()
+		got := t.suite.session.Line(file, line)
+		if !strings.Contains(got, want) {
+			return fmt.Sprintf("got %s by the line %q, want one with %q", verdict, got, want)
+		}
+	}
+	return ""
+}
+
+// isWhy reports whether want names the kind or the name of the reason.
+func isWhy(r *replay.Result, want string) bool {
+	if r.Reason != frame.OK {
+		return r.Reason.String() == want
+	}
+	why := r.Why()
+	return why.Name == want || why.Kind.String() == want
+}
+
+func whyText(r *replay.Result) string {
+	if r.Reason != frame.OK {
+		return fmt.Sprintf("the parser (%s)", r.Reason)
+	}
+	why := r.Why()
+	return fmt.Sprintf("%s %s", why.Kind, why.Name)
+}
+
+// wrong records a verdict that is not the wanted one, with the road to it.
+func (t *test) wrong(c *args.Call, f *frames.Frame, data []byte, prog *compiled, r *replay.Result, problem string) {
+	decided := ""
+	if file, line, col := r.Position(); file != "" {
+		decided = fmt.Sprintf(", decided at %s:%d:%d", file, line, col)
+	}
+	x := replay.Explain(prog.program, r.Frame, func(file string, line int) string { return t.suite.session.Line(file, line) })
+	var b strings.Builder
+	if err := x.WriteText(&b); err != nil {
+		fmt.Fprintf(&b, "explain: %v\n", err)
+	}
+	fmt.Fprintf(&b, "  program %s\n  bytes %s\n", prog.hash, frames.Dump(data, 128))
+	t.failed(c, fmt.Sprintf("%s: %s%s", f, problem, decided), b.String())
+}
+
+func (t *test) equal(c *args.Call) (gostarlark.Value, error) {
+	got, want := args.Get[gostarlark.Value](c, "got"), args.Get[gostarlark.Value](c, "want")
+	same, err := value.Compare(syntax.EQL, got, want)
+	if err == nil && !same {
+		t.failed(c, fmt.Sprintf("got %s, want %s", cut(got.String()), cut(want.String())), "")
+	}
+	return gostarlark.None, err
+}
+
+func (t *test) nic(c *args.Call) (gostarlark.Value, error) {
+	d := frames.DefaultSender()
+	t.sender = frames.Sender{MAC: args.Or(c, "mac", d.MAC), Addrs: args.Or(c, "ip", d.Addrs)}
+	return gostarlark.None, nil
+}
+
+// failed records a failure at the call.
+func (t *test) failed(c *args.Call, msg, details string) {
+	f := Failure{Pos: c.Pos.String(), Message: msg, Details: details}
+	// The assertion may stand in a helper: then the way there matters.
+	stack := c.Thread.CallStack()
+	for _, fr := range stack[:max(0, len(stack)-1)] {
+		if fr.Pos.Line > 0 {
+			f.Stack = append(f.Stack, fmt.Sprintf("%s: in %s", fr.Pos, fr.Name))
+		}
+	}
+	t.add(f)
+}
+
+// broken records that the test function itself failed.
+func (t *test) broken(err error) {
+	for _, e := range starlark.Errors(t.suite.session.Explain(err)) {
+		f := Failure{Message: e.Msg, Details: e.Hint}
+		if e.Pos.Line > 0 {
+			f.Pos = e.Pos.String()
+		}
+		for _, line := range strings.Split(strings.TrimSpace(e.Backtrace), "\n")[1:] {
+			f.Stack = append(f.Stack, strings.TrimSpace(line))
+		}
+		t.add(f)
+	}
+}
+
+func (t *test) add(f Failure) {
+	if len(f.Stack) < 2 {
+		f.Stack = nil
+	}
+	if len(t.report.Failures) >= maxFailures {
+		t.report.More++
+		return
+	}
+	t.report.Failures = append(t.report.Failures, f)
+}
+
+func cut(s string) string {
+	if len(s) > 400 {
+		return s[:400] + "..."
+	}
+	return s
+}
