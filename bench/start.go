@@ -124,9 +124,8 @@ func newStarters(dir string) ([]*starter, error) {
 	seki := *sekiPath
 	if seki == "" {
 		seki = filepath.Join(dir, "seki")
-		build := exec.Command("go", "build", "-o", seki, "sekimori/cmd/seki")
-		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build seki: %w: %s", err, out)
+		if err := build(seki); err != nil {
+			return nil, err
 		}
 	}
 	file := filepath.Join(dir, "hello.star")
@@ -145,6 +144,18 @@ func newStarters(dir string) ([]*starter, error) {
 	}, nil
 }
 
+// build builds the command in its own module, with its own versions.
+func build(to string) error {
+	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sekimori").Output()
+	if err != nil {
+		return fmt.Errorf("find the module sekimori: %w", err)
+	}
+	if out, err := exec.Command("go", "build", "-C", strings.TrimSpace(string(module)), "-o", to, "./cmd/seki").CombinedOutput(); err != nil {
+		return fmt.Errorf("build seki: %w: %s", err, out)
+	}
+	return nil
+}
+
 // sekiHello is the container of ours; its rootfs lies beside the file.
 const sekiHello = `
 def allow_arp(dst_ip):
@@ -157,7 +168,7 @@ container(
     name = "hello",
     rootfs = dir("rootfs"),
     args = ["/bin/busybox", "echo", "hello"],
-    nic = nic(ip = "10.99.0.2/24", policy = policy(allow_arp, allow_tcp)),
+    nic = nic(ip = "10.99.0.2/24", policy = policy(allow_arp, allow_tcp, allow_ipv4 = True)),
     resources = resources(memory = "64MiB", pids = 64),
 )
 `
