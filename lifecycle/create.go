@@ -70,16 +70,13 @@ func (c *Container) hookStep(p Point) step {
 
 // stepCreate makes the processes.
 func (c *Container) stepCreate(ctx context.Context) error {
-	dir, err := c.pod.dir.Scratch(c.name)
+	stdio, err := c.out.open(c)
 	if err != nil {
 		return err
 	}
-	rc := c.runtimeConfig()
-	rc.StateDir = dir
-	if rc.Stdio, err = c.out.open(c); err != nil {
-		return err
-	}
 	defer c.out.started()
+	rc := c.runtimeConfig()
+	rc.Stdio = stdio
 	inst, err := c.pod.runtime.Create(ctx, rc)
 	if err != nil {
 		return err

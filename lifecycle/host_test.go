@@ -17,7 +17,7 @@ import (
 
 // requireRoot skips a test that needs to make namespaces, unless the
 // environment says that root must be there.
-func requireRoot(t *testing.T) {
+func requireRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() == 0 {
 		return
@@ -32,7 +32,7 @@ func requireRoot(t *testing.T) {
 
 // busybox makes a root directory with a busybox in it, and returns a
 // specification that runs args there.
-func busybox(t *testing.T, name string, args ...string) *bundle.Spec {
+func busybox(t testing.TB, name string, args ...string) *bundle.Spec {
 	t.Helper()
 	dir := t.TempDir()
 	for _, d := range []string{filepath.Dir(dir), dir} {

@@ -234,7 +234,7 @@ func (p *Pod) leave(code int) {
 	case !gone: // the record says what a later clean-up must remove
 		err = p.dir.Release()
 	case p.cfg.Keep:
-		err = errors.Join(p.dir.RemoveScratch(), p.dir.Release())
+		err = p.dir.Keep()
 	default:
 		err = p.dir.Remove()
 	}

@@ -27,12 +27,11 @@ type Runtime interface {
 
 // A RuntimeConfig is what a [Runtime] needs to know of a container.
 type RuntimeConfig struct {
-	ID       string       // POD/CONTAINER
-	Spec     *bundle.Spec // never written to
-	Stdio    [3]*os.File  // the caller's; nil is /dev/null
-	StateDir string       // a private directory for scratch files; removed by the caller
-	IDBase   uint32       // host user and group id of the container's id 0; 65536 of them are its own
-	Log      *slog.Logger // not nil
+	ID     string       // POD/CONTAINER
+	Spec   *bundle.Spec // never written to
+	Stdio  [3]*os.File  // the caller's; nil is /dev/null
+	IDBase uint32       // host user and group id of the container's id 0; 65536 of them are its own
+	Log    *slog.Logger // not nil
 }
 
 // An Instance is one container of a [Runtime].

@@ -11,7 +11,6 @@
 //	    control.sock       the supervisor's
 //	    supervisor.log     of a supervisor in the background
 //	    logs/CONTAINER.log and CONTAINER.log.1
-//	    run/CONTAINER/     scratch space of the container
 //
 // # Rules
 //
@@ -26,5 +25,5 @@
 // is cut short can be taken up again.
 //
 // No symbolic link is followed below the state directory and no mount point is
-// crossed: a bind mount left behind must not have its source emptied.
+// crossed: something bound there by mistake must not be emptied.
 package store

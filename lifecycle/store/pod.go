@@ -62,20 +62,6 @@ func (p *Pod) Save(s *State) error {
 	return nil
 }
 
-// Scratch makes a private directory for a container and returns its path.
-func (p *Pod) Scratch(container string) (string, error) {
-	run, err := subdir(p.dir, "run")
-	if err != nil {
-		return "", fmt.Errorf("state directory: %w", err)
-	}
-	defer run.Close()
-	d, err := subdir(run, container)
-	if err != nil {
-		return "", fmt.Errorf("state directory: %w", err)
-	}
-	return d.Name(), d.Close()
-}
-
 // Append opens a file of records, see [Rotated], at most max bytes long.
 func (p *Pod) Append(name string, max int64) (*Rotated, error) {
 	return openRotated(p.dir, name, max)
@@ -107,7 +93,11 @@ func (p *Pod) Listen() (*net.UnixListener, error) {
 	}
 	l, err := net.ListenUnix("unix", socketAddr(p.dir))
 	if err != nil {
-		return nil, fmt.Errorf("control socket of pod %q: %w", p.name, err)
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err // without its address, which says nothing
+		}
+		return nil, fmt.Errorf("state directory: %s/%s: %w", p.dir.Name(), socketName, err)
 	}
 	l.SetUnlinkOnClose(false) // Remove does it; the descriptor in its address may be another file by then
 	return l, nil
@@ -150,10 +140,8 @@ func (e *DownError) Unwrap() error { return e.Err }
 // Release gives the lock up and leaves the directory.
 func (p *Pod) Release() error { return errors.Join(p.dir.Close(), p.pods.Close(), p.lock.Close()) }
 
-// RemoveScratch removes the scratch directories of all containers.
-func (p *Pod) RemoveScratch() error {
-	return errors.Join(removeEntry(p.dir, "run", 0), unlinkat(p.dir, socketName, 0))
-}
+// Keep removes the control socket, gives the lock up and leaves the records.
+func (p *Pod) Keep() error { return errors.Join(unlinkat(p.dir, socketName, 0), p.Release()) }
 
 // Remove removes the directory and gives the lock up. If something cannot be
 // removed, the state stays too, so that a later clean-up tries again.

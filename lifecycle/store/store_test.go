@@ -93,13 +93,10 @@ func TestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	if dir, err := p.Scratch("c0"); err != nil || dir != filepath.Join(s.Path(), "pods/web/run/c0") {
-		t.Fatalf("Scratch() = %q, %v", dir, err)
-	}
 	want := []string{
 		"lock -rw-------", "pods drwx------", "pods/web drwx------", "pods/web/lock -rw-------",
 		"pods/web/logs drwx------", "pods/web/logs/c0.log -rw-------",
-		"pods/web/run drwx------", "pods/web/run/c0 drwx------", "pods/web/state.json -rw-------",
+		"pods/web/state.json -rw-------",
 	}
 	if diff := cmp.Diff(want, files(t, s.Path())); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
@@ -382,7 +379,7 @@ func TestSymlinks(t *testing.T) {
 	}
 	os.Remove(filepath.Join(pods, "link"))
 	p := claim(t, s, state("web", 1))
-	for _, name := range []string{"events.jsonl", "logs", "run", "state.json.new"} {
+	for _, name := range []string{"events.jsonl", "logs", "state.json.new"} {
 		os.Symlink(canary, filepath.Join(pods, "web", name))
 	}
 	if _, err := p.Append("events.jsonl", 100); !errors.Is(err, unix.ELOOP) {
@@ -588,7 +585,7 @@ func TestReadOnly(t *testing.T) {
 	})
 }
 
-// TestMountLeftBehind: a bind mount in a scratch directory is not emptied.
+// TestMountLeftBehind: a directory bound in the state directory is not emptied.
 func TestMountLeftBehind(t *testing.T) {
 	dir, outside := t.TempDir(), t.TempDir()
 	canary := filepath.Join(outside, "canary")
@@ -605,11 +602,8 @@ func TestMountLeftBehind(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		scratch, err := p.Scratch("c0")
-		if err == nil {
-			err = unix.Mount(outside, scratch, "", unix.MS_BIND, "")
-		}
-		if err != nil {
+		scratch := filepath.Join(s.Path(), "pods/web/mount")
+		if err := errors.Join(os.Mkdir(scratch, 0o700), unix.Mount(outside, scratch, "", unix.MS_BIND, "")); err != nil {
 			t.Error(err)
 			return
 		}
