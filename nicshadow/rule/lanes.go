@@ -9,64 +9,67 @@ import (
 type test struct {
 	pc, yes, no int
 	special     bool // none of the below
-	// all must pass. With more than one, only "all pass" can be a spine.
-	all []lane
-	// in is a set of intervals of word, under mask, in place; used where all
-	// is nil.
-	in   []interval
-	word uint8
-	mask uint64
+	// row says that the lanes in all must pass. With more than one, only that
+	// can be a spine.
+	row  bool
+	lane [2 * MaxRow]lane
+	all  int // how many of lane
+	// Else in holds intervals of word, under mask, in place, that are sorted
+	// and apart.
+	in        [maxIntervals]interval
+	intervals int
+	word      uint8
+	mask      uint64
 }
+
+// maxIntervals is the size of a set that becomes lanes: one node can leave
+// for as many intervals, or for as many gaps.
+const maxIntervals = laneCount
 
 // An interval is the numbers from lo to hi, both included.
 type interval struct{ lo, hi uint64 }
 
-// lanesFor makes the lanes that continue where the test holds (way true) or
+// lanesFor appends the lanes that continue where the test holds (way true) or
 // fails (way false) and leave otherwise; ok is false where that takes more
-// than one node.
-func (t *test) lanesFor(way bool) (lanes []lane, ok bool) {
+// than one node. One of the two ways always is ok.
+func (t *test) lanesFor(way bool, lanes []lane) (_ []lane, ok bool) {
 	exit := t.no
 	if !way {
 		exit = t.yes
 	}
-	if t.all != nil {
-		for _, l := range t.all {
+	if t.row {
+		for _, l := range t.lane[:t.all] {
 			l.pc, l.exit, l.flip = t.pc, exit, !way
 			lanes = append(lanes, l)
 		}
-		return lanes, way || len(lanes) == 1
+		return lanes, way || t.all == 1
 	}
-	in, flip := t.in, true
-	if way {
-		// One interval: leave outside of it. More: leave in one of the gaps.
-		if len(in) == 1 {
-			flip = false
-		} else {
-			in = t.gaps()
-		}
-	}
-	for _, v := range in {
+	add := func(v interval, flip bool) {
 		lanes = append(lanes, lane{
 			word: t.word, mask: t.mask, base: v.lo, span: v.hi - v.lo, flip: flip, pc: t.pc, exit: exit,
 		})
 	}
-	return lanes, len(lanes) <= laneCount
-}
-
-// gaps are the intervals of the word under mask that in leaves out.
-func (t *test) gaps() []interval {
-	var out []interval
-	next, open := uint64(0), true
-	for _, v := range t.in {
-		if v.lo > next {
-			out = append(out, interval{next, v.lo - 1})
+	in := t.in[:t.intervals]
+	switch {
+	case !way: // leave inside
+		for _, v := range in {
+			add(v, true)
 		}
-		next, open = v.hi+1, v.hi < t.mask
+	case len(in) == 1: // leave outside
+		add(in[0], false)
+	default: // leave in a gap
+		next, open := uint64(0), true
+		for _, v := range in {
+			if v.lo > next {
+				add(interval{next, v.lo - 1}, true)
+			}
+			next, open = v.hi+1, v.hi < t.mask
+		}
+		if open {
+			add(interval{next, t.mask}, true)
+		}
 	}
-	if open {
-		out = append(out, interval{next, t.mask})
-	}
-	return out
+	return lanes, len(lanes) <= laneCount
 }
 
 // test describes the instruction at pc.
@@ -80,15 +83,15 @@ func (p *preparer) test(pc int) test {
 	f := frame.Field(in.A)
 	switch in.Op {
 	case OpTestEq, OpTestNe:
-		t.match(Match{f, prefixMask(uint8(f.Width()), uint8(f.Width())), Const{Lo: uint64(in.K)}})
+		t.match(Match{f, fullMask(f), Const{Lo: uint64(in.K)}})
 	case OpTestEqC, OpTestNeC:
-		t.match(Match{f, prefixMask(uint8(f.Width()), uint8(f.Width())), p.u.Consts[in.K]})
+		t.match(Match{f, fullMask(f), p.u.Consts[in.K]})
 	case OpTestMask, OpTestNMask:
 		t.match(Match{f, p.u.Consts[in.K+1], p.u.Consts[in.K]})
 	case OpTestRow:
 		t.match(p.u.Rows[in.K]...)
 	case OpTestLt, OpTestLe, OpTestGt, OpTestGe, OpTestRange:
-		t.ranges(f, compared(in))
+		t.compared(f, in)
 	case OpTestIn, OpTestNotI:
 		t.special = !t.fromTable(f, &p.u.Tables[in.K])
 	default:
@@ -99,14 +102,14 @@ func (p *preparer) test(pc int) test {
 
 // match makes t a conjunction of masked comparisons, one lane for each word.
 func (t *test) match(row ...Match) {
-	t.all = make([]lane, 0, 2*len(row))
-	for _, m := range row {
-		i := m.Field.Info()
-		if i.Width == 128 {
-			t.compare(i.Word, m.Mask.Hi, m.Value.Hi)
-			t.compare(i.Word+1, m.Mask.Lo, m.Value.Lo)
+	t.row = true
+	for i := range row {
+		m, f := &row[i], row[i].Field.Info()
+		if f.Width == 128 {
+			t.compare(f.Word, m.Mask.Hi, m.Value.Hi)
+			t.compare(f.Word+1, m.Mask.Lo, m.Value.Lo)
 		} else {
-			t.compare(i.Word, m.Mask.Lo<<i.Shift, m.Value.Lo<<i.Shift)
+			t.compare(f.Word, m.Mask.Lo<<f.Shift, m.Value.Lo<<f.Shift)
 		}
 	}
 }
@@ -116,8 +119,8 @@ func (t *test) compare(word uint8, mask, value uint64) {
 	if mask == 0 {
 		return
 	}
-	for i := range t.all {
-		l := &t.all[i]
+	for i := range t.lane[:t.all] {
+		l := &t.lane[i]
 		if l.word != word {
 			continue
 		}
@@ -129,42 +132,50 @@ func (t *test) compare(word uint8, mask, value uint64) {
 		}
 		return
 	}
-	t.all = append(t.all, lane{word: word, mask: mask, base: value})
+	t.lane[t.all] = lane{word: word, mask: mask, base: value}
+	t.all++
 }
 
-// compared are the values for which a comparison with a number holds.
-func compared(in Insn) []interval {
-	k, top := uint64(in.K), uint64(1)<<frame.Field(in.A).Width()-1
+// fullMask covers all of f.
+func fullMask(f frame.Field) Const {
+	return prefixMask(uint8(f.Width()), uint8(f.Width()))
+}
+
+// compared makes t a comparison of f with a number.
+func (t *test) compared(f frame.Field, in Insn) {
+	k, top := uint64(in.K), fullMask(f).Lo
+	t.of(f)
 	switch {
 	case in.Op == OpTestRange:
-		return []interval{{k & 0xffff, k >> 16}}
+		t.add(interval{k & 0xffff, k >> 16}, f)
 	case in.Op == OpTestLt && k > 0:
-		return []interval{{0, k - 1}}
+		t.add(interval{0, k - 1}, f)
 	case in.Op == OpTestLe:
-		return []interval{{0, k}}
+		t.add(interval{0, k}, f)
 	case in.Op == OpTestGt && k < top:
-		return []interval{{k + 1, top}}
+		t.add(interval{k + 1, top}, f)
 	case in.Op == OpTestGe:
-		return []interval{{k, top}}
+		t.add(interval{k, top}, f)
 	}
-	return nil
 }
 
-// ranges makes t a set of intervals of f, which are sorted and apart. A field
-// keeps its place in its word: the bits below it are masked away, and so the
-// order of its values is that of the masked words.
-func (t *test) ranges(f frame.Field, in []interval) {
+// of makes t a set, empty yet, of values of f. The field keeps its place in
+// its word: with the bits around it masked away, words are ordered as values.
+func (t *test) of(f frame.Field) {
 	i := f.Info()
-	t.word = i.Word
-	t.mask = (1<<i.Width - 1) << i.Shift
-	for _, v := range in {
-		t.in = append(t.in, interval{v.lo << i.Shift, v.hi<<i.Shift | (1<<i.Shift-1)&t.mask})
-	}
+	t.word, t.mask = i.Word, fullMask(f).Lo<<i.Shift
 }
 
-// maxIntervals is the size of a set that becomes lanes: one node can leave
-// for as many intervals, or for as many gaps.
-const maxIntervals = laneCount
+// add adds an interval of values of f; false where there are too many.
+func (t *test) add(v interval, f frame.Field) bool {
+	if t.intervals == maxIntervals {
+		return false
+	}
+	shift := f.Info().Shift
+	t.in[t.intervals] = interval{v.lo << shift, v.hi << shift}
+	t.intervals++
+	return true
+}
 
 // fromTable makes t the membership of f in a small table; false where the
 // table has to be searched.
@@ -173,32 +184,29 @@ func (t *test) fromTable(f frame.Field, table *Table) bool {
 		return false
 	}
 	ranges := table.intervals()
-	i := f.Info()
-	if i.Width < 128 {
-		var in []interval
-		top := uint64(1)<<i.Width - 1
-		for _, r := range ranges {
-			if r.lo.Lo <= top {
-				in = append(in, interval{r.lo.Lo, min(r.hi.Lo, top)})
-			}
-		}
-		if len(in) > maxIntervals {
-			return false
-		}
-		t.ranges(f, in)
-		return true
+	if f.Width() == 128 {
+		return t.fromUpper(f, ranges)
 	}
-	// Prefixes of 64 bits and less are a matter of the upper word alone.
-	if len(ranges) > maxIntervals {
-		return false
-	}
-	t.word, t.mask = i.Word, ^uint64(0)
+	t.of(f)
+	top := fullMask(f).Lo
 	for _, r := range ranges {
-		if r.lo.Lo != 0 || r.hi.Lo != ^uint64(0) {
-			t.in = nil
+		if r.lo.Lo <= top && !t.add(interval{r.lo.Lo, min(r.hi.Lo, top)}, f) {
 			return false
 		}
-		t.in = append(t.in, interval{r.lo.Hi, r.hi.Hi})
+	}
+	return true
+}
+
+// fromUpper is fromTable for prefixes of 64 bits and less of an address of
+// 128 bits: they are a matter of its upper word alone.
+func (t *test) fromUpper(f frame.Field, ranges []wide) bool {
+	t.word, t.mask = f.Info().Word, ^uint64(0)
+	for _, r := range ranges {
+		if t.intervals == maxIntervals || r.lo.Lo != 0 || r.hi.Lo != ^uint64(0) {
+			return false
+		}
+		t.in[t.intervals] = interval{r.lo.Hi, r.hi.Hi}
+		t.intervals++
 	}
 	return true
 }

@@ -116,7 +116,7 @@ func (f *place) read(k *frame.Key) Const {
 }
 
 // step runs the special and says where to go.
-func (s *special) step(k *frame.Key, regs *[NumRegs]int64) int32 {
+func (s *special) step(k *frame.Key, regs *[NumRegs]int64) int {
 	holds := true
 	switch s.kind {
 	case specialTable:
@@ -127,12 +127,12 @@ func (s *special) step(k *frame.Key, regs *[NumRegs]int64) int32 {
 		return s.registers(k, regs)
 	}
 	if holds {
-		return s.yes
+		return int(s.yes)
 	}
-	return s.no
+	return int(s.no)
 }
 
-func (s *special) registers(k *frame.Key, regs *[NumRegs]int64) int32 {
+func (s *special) registers(k *frame.Key, regs *[NumRegs]int64) int {
 	for i := range s.ops {
 		op := &s.ops[i]
 		a, b := &regs[op.a&(NumRegs-1)], regs[op.b&(NumRegs-1)]
@@ -155,13 +155,13 @@ func (s *special) registers(k *frame.Key, regs *[NumRegs]int64) int32 {
 		default:
 			v, ok := arith(op.op, *a, b)
 			if !ok {
-				return leaf(Drop, int(op.pc))
+				return int(leaf(Drop, int(op.pc)))
 			}
 			*a = v
 		}
 		if !holds {
-			return s.no
+			return int(s.no)
 		}
 	}
-	return s.yes
+	return int(s.yes)
 }
