@@ -2,6 +2,7 @@ package rule
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,7 +12,7 @@ import (
 // Disassemble writes p as text that [Assemble] reads back to the same
 // program; the package comment describes it.
 func Disassemble(p *Program) string {
-	d := disassembler{u: &p.unit, kinds: make(map[uint32]frame.Kind)}
+	d := disassembler{u: &p.unit}
 	d.survey()
 	d.directives()
 	d.instructions()
@@ -31,7 +32,7 @@ type disassembler struct {
 
 // survey finds the labels and the kinds of the tables' values.
 func (d *disassembler) survey() {
-	d.labels = make(map[int]bool)
+	d.labels, d.kinds = make(map[int]bool), make(map[uint32]frame.Kind)
 	for pc, in := range d.u.Insns {
 		if f := opDefs[in.Op].flow; f == flowTest || f == flowJump {
 			d.labels[pc+1+int(in.Off)] = true
@@ -67,44 +68,44 @@ func (d *disassembler) directives() {
 		}
 		d.out.WriteString("}\n")
 	}
-	if d.poolsFollow() {
-		return
+	follow := d.interned()
+	if !slices.Equal(follow.Consts, d.u.Consts) {
+		for _, c := range d.u.Consts {
+			fmt.Fprintf(&d.out, ".const %s\n", formatConst(c, frame.KindInt))
+		}
+		d.pool.Consts = slices.Clip(d.u.Consts)
 	}
-	for _, c := range d.u.Consts {
-		fmt.Fprintf(&d.out, ".const %s\n", formatConst(c, frame.KindInt))
+	if !slices.EqualFunc(follow.Rows, d.u.Rows, slices.Equal) {
+		for _, r := range d.u.Rows {
+			fmt.Fprintf(&d.out, ".row %s\n", formatRow(r))
+		}
+		d.pool.Rows = slices.Clip(d.u.Rows)
 	}
-	for _, r := range d.u.Rows {
-		fmt.Fprintf(&d.out, ".row %s\n", formatRow(r))
+	if !slices.Equal(follow.Whys, d.u.Whys) {
+		for _, w := range d.u.Whys {
+			fmt.Fprintf(&d.out, ".why %s\n", d.why(w))
+		}
+		d.pool.Whys = slices.Clip(d.u.Whys)
 	}
-	for _, w := range d.u.Whys {
-		fmt.Fprintf(&d.out, ".why %s\n", d.why(w))
-	}
-	d.pool = *d.u
 }
 
-// poolsFollow reports whether interning the operands of the instructions in
-// their order makes the very pools of the unit.
-func (d *disassembler) poolsFollow() bool {
-	var p Unit
-	for _, in := range d.u.Insns {
-		var got uint32
+// interned is the pools that come of interning the operands of the
+// instructions in their order.
+func (d *disassembler) interned() *Unit {
+	u, p := d.u, new(Unit)
+	for _, in := range u.Insns {
 		switch opDefs[in.Op].k {
 		case opConst, opConst64:
-			got = p.internConst(d.u.Consts[in.K])
+			p.internConst(u.Consts[in.K])
 		case opPair:
-			got = p.internPair(d.u.Consts[in.K], d.u.Consts[in.K+1])
+			p.internPair(u.Consts[in.K], u.Consts[in.K+1])
 		case opRow:
-			got = p.internRow(d.u.Rows[in.K])
+			p.internRow(u.Rows[in.K])
 		case opWhy:
-			got = p.internWhy(d.u.Whys[in.K])
-		default:
-			continue
-		}
-		if got != in.K {
-			return false
+			p.internWhy(u.Whys[in.K])
 		}
 	}
-	return len(p.Consts) == len(d.u.Consts) && len(p.Rows) == len(d.u.Rows) && len(p.Whys) == len(d.u.Whys)
+	return p
 }
 
 func (d *disassembler) instructions() {
