@@ -5,9 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
-
 	"sekimori/nicshadow/frame"
 	"sekimori/starlark/args"
 )
@@ -18,9 +15,9 @@ type link struct {
 	vlan     *uint16
 }
 
-// serialize writes an Ethernet frame around layers, which begin behind its
-// EtherType.
-func (l link) serialize(s Sender, dst frame.MAC, typ layers.EthernetType, inner ...gopacket.SerializableLayer) ([]byte, error) {
+// around is the Ethernet frame around a packet; dst is where it goes unless the
+// test says otherwise.
+func (l link) around(s Sender, dst frame.MAC, typ uint16, packet []byte) []byte {
 	src := s.MAC
 	if l.src != nil {
 		src = *l.src
@@ -28,18 +25,7 @@ func (l link) serialize(s Sender, dst frame.MAC, typ layers.EthernetType, inner 
 	if l.dst != nil {
 		dst = *l.dst
 	}
-	eth := &layers.Ethernet{SrcMAC: src[:], DstMAC: dst[:], EthernetType: typ}
-	all := []gopacket.SerializableLayer{eth}
-	if l.vlan != nil {
-		eth.EthernetType = layers.EthernetTypeDot1Q
-		all = append(all, &layers.Dot1Q{VLANIdentifier: *l.vlan, Type: typ})
-	}
-	buf := gopacket.NewSerializeBuffer()
-	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	if err := gopacket.SerializeLayers(buf, opts, append(all, inner...)...); err != nil {
-		return nil, err
-	}
-	return slices.Clone(buf.Bytes()), nil
+	return ethernetFrame(dst, src, l.vlan, typ, packet)
 }
 
 // A network is the IP layer of a builder's frame.
@@ -76,59 +62,23 @@ func (n network) addresses(s Sender) (src, dst netip.Addr, err error) {
 	return src, dst, nil
 }
 
-// checksummed is a transport header whose checksum covers the addresses.
-type checksummed interface {
-	SetNetworkLayerForChecksum(gopacket.NetworkLayer) error
-}
-
-// serialize writes an IP packet around layers, protocol number proto.
-func (n network) serialize(s Sender, proto layers.IPProtocol, inner ...gopacket.SerializableLayer) ([]byte, error) {
+// around is the frame around a transport segment, which may depend on the
+// addresses it is sent between.
+func (n network) around(s Sender, proto uint8, segment func(src, dst netip.Addr) []byte) ([]byte, error) {
 	src, dst, err := n.addresses(s)
 	if err != nil {
 		return nil, err
 	}
-	var ip interface {
-		gopacket.SerializableLayer
-		gopacket.NetworkLayer
+	body := segment(src, dst)
+	if len(body) > maxPayload {
+		return nil, fmt.Errorf("payload of %d bytes is longer than an IP packet", len(body))
 	}
-	var extra []gopacket.SerializableLayer
-	typ := layers.EthernetTypeIPv4
-	if src.Is4() {
-		h := &layers.IPv4{Version: 4, IHL: 5, TOS: n.dscp << 2, TTL: n.ttl, Protocol: proto, SrcIP: src.AsSlice(), DstIP: dst.AsSlice(),
-			FragOffset: n.offset, Id: 1}
-		if n.more {
-			h.Flags = layers.IPv4MoreFragments
-		}
-		ip = h
-	} else {
-		typ = layers.EthernetTypeIPv6
-		h := &layers.IPv6{Version: 6, TrafficClass: n.dscp << 2, HopLimit: n.ttl, NextHeader: proto, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
-		if n.more || n.offset > 0 {
-			h.NextHeader = layers.IPProtocolIPv6Fragment
-			extra = append(extra, fragmentHeader(proto, n.offset, n.more))
-		}
-		ip = h
-	}
-	for _, l := range inner {
-		if c, ok := l.(checksummed); ok {
-			if err := c.SetNetworkLayerForChecksum(ip); err != nil {
-				return nil, err
-			}
-		}
-	}
-	all := append([]gopacket.SerializableLayer{ip}, extra...)
-	return n.link.serialize(s, macFor(dst), typ, append(all, inner...)...)
+	typ, packet := n.ipPacket(src, dst, proto, body)
+	return n.link.around(s, macFor(dst), typ, packet), nil
 }
 
-// fragmentHeader is the IPv6 extension header of RFC 8200, 4.5, which gopacket
-// can read but not write.
-func fragmentHeader(proto layers.IPProtocol, offset uint16, more bool) gopacket.Payload {
-	field := offset << 3
-	if more {
-		field |= 1
-	}
-	return gopacket.Payload{byte(proto), 0, byte(field >> 8), byte(field), 0, 0, 0, 1}
-}
+// maxPayload leaves room for the headers in the length fields of IP.
+const maxPayload = 65000
 
 // macFor is where an IP packet goes on the link: multicast to its group's
 // address (RFC 1112, 6.4; RFC 2464, 7), all else to the peer.
@@ -169,7 +119,7 @@ func networkOf(c *args.Call) network {
 	return network{
 		link: linkOf(c, "src_mac", "dst_mac"),
 		src:  args.Get[netip.Addr](c, "src_ip"), dst: args.Get[netip.Addr](c, "dst_ip"),
-		ttl:    uint8(args.Or(c, "ttl", args.Or(c, "hop_limit", int64(64)))),
+		ttl:    uint8(args.Or(c, "ttl", args.Or(c, "hop_limit", int64(defaultHopLimit)))),
 		dscp:   uint8(args.Get[int64](c, "dscp")),
 		offset: uint16(args.Get[int64](c, "fragment_offset") / 8),
 		more:   args.Get[bool](c, "more_fragments"),
@@ -177,4 +127,4 @@ func networkOf(c *args.Call) network {
 }
 
 // payload is the bytes behind the last header.
-func payload(c *args.Call) gopacket.Payload { return gopacket.Payload(args.Get[[]byte](c, "payload")) }
+func payload(c *args.Call) []byte { return args.Get[[]byte](c, "payload") }

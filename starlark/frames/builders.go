@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
 	"go.starlark.net/starlark"
 
 	"sekimori/nicshadow/frame"
@@ -173,18 +171,14 @@ func newARP(c *args.Call) (starlark.Value, error) {
 			return nil, err
 		}
 		sha := args.Or(c, "src_mac", s.MAC)
-		return l.serialize(s, to, layers.EthernetTypeARP, &layers.ARP{
-			AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
-			Operation: uint16(op), SourceHwAddress: sha[:], SourceProtAddress: src.AsSlice(),
-			DstHwAddress: target[:], DstProtAddress: dst.AsSlice(),
-		})
+		return l.around(s, to, typeARP, arpPacket(uint16(op), sha, src, target, dst)), nil
 	})
 }
 
 func newEthernet(c *args.Call) (starlark.Value, error) {
 	l, typ, body := linkOf(c, "src_mac", "dst_mac"), args.Get[int64](c, "ethertype"), payload(c)
 	return newFrame(c, func(s Sender) ([]byte, error) {
-		return l.serialize(s, peerMAC, layers.EthernetType(typ), body)
+		return l.around(s, peerMAC, uint16(typ), body), nil
 	})
 }
 
@@ -192,52 +186,60 @@ func newIP(version int) func(*args.Call) (starlark.Value, error) {
 	return func(c *args.Call) (starlark.Value, error) {
 		n, body := networkOf(c), payload(c)
 		n.version = version
-		proto := layers.IPProtocol(args.Or(c, "protocol", int64(layers.IPProtocolUDP)))
-		if len(body) == 0 && proto == layers.IPProtocolUDP && n.offset == 0 {
-			return newFrame(c, func(s Sender) ([]byte, error) {
-				return n.serialize(s, proto, &layers.UDP{SrcPort: 40000, DstPort: 80}, gopacket.Payload(nil))
+		proto := uint8(args.Or(c, "protocol", int64(protoUDP)))
+		return newFrame(c, func(s Sender) ([]byte, error) {
+			return n.around(s, proto, func(src, dst netip.Addr) []byte {
+				if len(body) == 0 && proto == protoUDP && n.offset == 0 {
+					return udpDatagram(defaultSrcPort, defaultDstPort, src, dst, nil)
+				}
+				return body
 			})
-		}
-		return newFrame(c, func(s Sender) ([]byte, error) { return n.serialize(s, proto, body) })
+		})
 	}
 }
 
 func newTCP(c *args.Call) (starlark.Value, error) {
 	n, body := networkOf(c), payload(c)
-	h := layers.TCP{
-		SrcPort: layers.TCPPort(args.Or(c, "src_port", int64(40000))), DstPort: layers.TCPPort(args.Or(c, "dst_port", int64(80))),
-		ACK: args.Get[bool](c, "ack"), FIN: args.Get[bool](c, "fin"), RST: args.Get[bool](c, "rst"), Window: 64240, Seq: 1,
+	h := tcpHeader{
+		src: uint16(args.Or(c, "src_port", int64(defaultSrcPort))), dst: uint16(args.Or(c, "dst_port", int64(defaultDstPort))),
+		ack: args.Get[bool](c, "ack"), fin: args.Get[bool](c, "fin"), rst: args.Get[bool](c, "rst"),
 	}
-	h.SYN = args.Or(c, "syn", !h.ACK && !h.FIN && !h.RST)
+	h.syn = args.Or(c, "syn", !h.ack && !h.fin && !h.rst)
 	return newFrame(c, func(s Sender) ([]byte, error) {
-		h := h // serializing fills in lengths and checksums
-		return n.serialize(s, layers.IPProtocolTCP, &h, body)
+		return n.around(s, protoTCP, func(src, dst netip.Addr) []byte { return h.segment(src, dst, body) })
 	})
 }
 
 func newUDP(c *args.Call) (starlark.Value, error) {
 	n, body := networkOf(c), payload(c)
-	src, dst := args.Or(c, "src_port", int64(40000)), args.Or(c, "dst_port", int64(80))
+	from, to := uint16(args.Or(c, "src_port", int64(defaultSrcPort))), uint16(args.Or(c, "dst_port", int64(defaultDstPort)))
 	return newFrame(c, func(s Sender) ([]byte, error) {
-		return n.serialize(s, layers.IPProtocolUDP, &layers.UDP{SrcPort: layers.UDPPort(src), DstPort: layers.UDPPort(dst)}, body)
+		return n.around(s, protoUDP, func(src, dst netip.Addr) []byte { return udpDatagram(from, to, src, dst, body) })
 	})
 }
 
+// Echo requests, RFC 792 and RFC 4443.
+const (
+	echoRequest   = 8
+	echoRequestV6 = 128
+)
+
 func newICMP(c *args.Call) (starlark.Value, error) {
-	n, body := networkOf(c), payload(c)
-	code := uint8(args.Get[int64](c, "code"))
+	n := networkOf(c)
+	body := append([]byte{0, 1, 0, 1}, payload(c)...) // identifier, sequence number
 	return newFrame(c, func(s Sender) ([]byte, error) {
 		src, _, err := n.addresses(s)
 		if err != nil {
 			return nil, err
 		}
-		if src.Is4() {
-			typ := uint8(args.Or(c, "type", int64(layers.ICMPv4TypeEchoRequest)))
-			return n.serialize(s, layers.IPProtocolICMPv4, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(typ, code), Id: 1, Seq: 1}, body)
+		proto, typ := uint8(protoICMP), int64(echoRequest)
+		if src.Is6() {
+			proto, typ = protoICMPv6, echoRequestV6
 		}
-		typ := uint8(args.Or(c, "type", int64(layers.ICMPv6TypeEchoRequest)))
-		return n.serialize(s, layers.IPProtocolICMPv6,
-			&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(typ, code)}, append(gopacket.Payload{0, 1, 0, 1}, body...))
+		typ = args.Or(c, "type", typ)
+		return n.around(s, proto, func(src, dst netip.Addr) []byte {
+			return icmpMessage(uint8(typ), uint8(args.Get[int64](c, "code")), src, dst, body)
+		})
 	})
 }
 

@@ -7,6 +7,6 @@
 // addresses. So one frame serves for several senders, and tests name only what
 // they are about. Recorded frames and raw() are bytes and stay as they are.
 //
-// Frames are written by gopacket's serializers, not by code of ours, so that a
-// mistake in the strict parser does not repeat itself in the tests of it.
+// The tests of this package hold its serializers to gopacket's, byte for byte,
+// so that a mistake in the strict parser finds no counterpart here.
 package frames

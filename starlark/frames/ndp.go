@@ -2,9 +2,8 @@ package frames
 
 import (
 	"net/netip"
+	"slices"
 
-	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
 	"go.starlark.net/starlark"
 
 	"sekimori/nicshadow/frame"
@@ -18,10 +17,10 @@ func newNDP(c *args.Call) (starlark.Value, error) {
 	if !c.Has("ttl") {
 		n.ttl = 255 // RFC 4861, 7.1: anything less came through a router
 	}
-	typ := uint8(args.Or(c, "type", int64(layers.ICMPv6TypeNeighborSolicitation)))
+	typ := uint8(args.Or(c, "type", int64(neighborSolicitation)))
 	return newFrame(c, func(s Sender) ([]byte, error) {
 		n := n
-		if router := typ == layers.ICMPv6TypeRouterAdvertisement || typ == layers.ICMPv6TypeRedirect; router && !n.src.IsValid() {
+		if router := typ == routerAdvertisement || typ == redirect; router && !n.src.IsValid() {
 			n.src = linkLocal(s.MAC) // RFC 4861, 6.1.2 and 8.1
 		}
 		src, dst, err := n.addresses(s)
@@ -29,21 +28,31 @@ func newNDP(c *args.Call) (starlark.Value, error) {
 			return nil, err
 		}
 		target, own := dst, src
-		if typ == layers.ICMPv6TypeNeighborAdvertisement {
+		if typ == neighborAdvertisement {
 			target = own
 		}
 		target = args.Or(c, "target_ip", target)
 		if !target.Is6() {
 			return nil, c.Errorf("target_ip", "", "target_ip: %s is not an IPv6 address", target)
 		}
-		if typ == layers.ICMPv6TypeNeighborSolicitation && !c.Has("dst_ip") {
+		if typ == neighborSolicitation && !c.Has("dst_ip") {
 			n.dst = solicited(target)
 		}
 		mac := args.Or(c, "link_mac", s.MAC)
-		return n.serialize(s, layers.IPProtocolICMPv6,
-			&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(typ, uint8(0))}, ndpBody(typ, target, dst, mac))
+		return n.around(s, protoICMPv6, func(src, to netip.Addr) []byte {
+			return icmpMessage(typ, 0, src, to, ndpBody(typ, target, dst, mac))
+		})
 	})
 }
+
+// ICMPv6 types of neighbour discovery.
+const (
+	routerSolicitation    = 133
+	routerAdvertisement   = 134
+	neighborSolicitation  = 135
+	neighborAdvertisement = 136
+	redirect              = 137
+)
 
 // linkLocal is the address that a card gives itself (RFC 4291, appendix A).
 func linkLocal(m frame.MAC) netip.Addr {
@@ -56,20 +65,23 @@ func solicited(a netip.Addr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xff, 0x02, 10: 0, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
 }
 
-// ndpBody is the message behind type, code and checksum.
-func ndpBody(typ uint8, target, dst netip.Addr, mac frame.MAC) gopacket.SerializableLayer {
-	addr := target.AsSlice()
-	source := layers.ICMPv6Options{{Type: layers.ICMPv6OptSourceAddress, Data: mac[:]}}
-	owner := layers.ICMPv6Options{{Type: layers.ICMPv6OptTargetAddress, Data: mac[:]}}
+// ndpBody is a message of RFC 4861, 4 behind type, code and checksum, with one
+// link-layer address option: type, length in units of 8 bytes, MAC.
+func ndpBody(typ uint8, target, dst netip.Addr, mac frame.MAC) []byte {
+	source := append([]byte{1, 1}, mac[:]...)
+	owner := append([]byte{2, 1}, mac[:]...)
+	reserved := make([]byte, 4)
 	switch typ {
-	case layers.ICMPv6TypeRouterSolicitation:
-		return &layers.ICMPv6RouterSolicitation{Options: source}
-	case layers.ICMPv6TypeRouterAdvertisement:
-		return &layers.ICMPv6RouterAdvertisement{HopLimit: 64, RouterLifetime: 1800, Options: source}
-	case layers.ICMPv6TypeNeighborAdvertisement:
-		return &layers.ICMPv6NeighborAdvertisement{Flags: 0x20, TargetAddress: addr, Options: owner}
-	case layers.ICMPv6TypeRedirect:
-		return &layers.ICMPv6Redirect{TargetAddress: addr, DestinationAddress: dst.AsSlice(), Options: owner}
+	case routerSolicitation:
+		return slices.Concat(reserved, source)
+	case routerAdvertisement:
+		// Hop limit, flags, router lifetime in seconds; reachable and
+		// retransmission time left to the host.
+		return slices.Concat([]byte{64, 0, 0x07, 0x08}, make([]byte, 8), source)
+	case neighborAdvertisement:
+		return slices.Concat([]byte{0x20, 0, 0, 0}, target.AsSlice(), owner) // override
+	case redirect:
+		return slices.Concat(reserved, target.AsSlice(), dst.AsSlice(), owner)
 	}
-	return &layers.ICMPv6NeighborSolicitation{TargetAddress: addr, Options: source}
+	return slices.Concat(reserved, target.AsSlice(), source)
 }
