@@ -45,11 +45,12 @@ func CleanUp(ctx context.Context, cfg CleanUpConfig) ([]string, error) {
 		if e.Live || e.State != nil && e.State.Ended() && e.State.Keep {
 			continue
 		}
-		err := cleanUpPod(ctx, s, e.Name, cfg)
+		dead, err := cleanUpPod(ctx, s, e.Name, cfg)
 		var used *store.NameError
 		switch {
-		case err == nil:
+		case err == nil && dead:
 			removed = append(removed, e.Name)
+		case err == nil:
 		case errors.As(err, &used) || errors.Is(err, fs.ErrNotExist):
 			// It has come to life, or somebody else removes or has removed it.
 		default:
@@ -59,8 +60,9 @@ func CleanUp(ctx context.Context, cfg CleanUpConfig) ([]string, error) {
 	return removed, errors.Join(errs...)
 }
 
-// cleanUpPod removes one dead pod. If that fails its record stays.
-func cleanUpPod(ctx context.Context, s *store.Store, name string, cfg CleanUpConfig) error {
+// cleanUpPod removes one dead pod, or the rest of one that has just ended, and
+// says which. If that fails the record stays.
+func cleanUpPod(ctx context.Context, s *store.Store, name string, cfg CleanUpConfig) (dead bool, err error) {
 	if cfg.Runtime == nil {
 		cfg.Runtime = Host()
 	}
@@ -68,20 +70,21 @@ func cleanUpPod(ctx context.Context, s *store.Store, name string, cfg CleanUpCon
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	pod, st, err := s.Adopt(name)
-	if err != nil {
-		return err
-	}
-	if st != nil && st.Ended() && st.Keep { // it ended well since it was looked at
-		return pod.Release()
-	}
-	if st == nil {
-		return pod.Remove()
+	switch {
+	case err != nil:
+		return false, err
+	case st == nil:
+		return false, pod.Remove()
+	case st.Ended() && st.Keep: // it ended well since it was looked at
+		return false, pod.Release()
+	case st.Ended():
+		return false, pod.Remove()
 	}
 	cfg.Log.Info("removing what a dead supervisor left", "pod", name, "supervisor", st.Supervisor)
 	if err := reapAll(ctx, st, cfg); err != nil {
-		return errors.Join(fmt.Errorf("pod %q: clean up: %w", name, err), pod.Release())
+		return false, errors.Join(fmt.Errorf("pod %q: clean up: %w", name, err), pod.Release())
 	}
-	return pod.Remove()
+	return true, pod.Remove()
 }
 
 func reapAll(ctx context.Context, st *store.State, cfg CleanUpConfig) error {

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ type Container struct {
 	idBase uint32
 	mail   *mailbox
 	out    *output
+	missed atomic.Uint64 // violations that have not been recorded
 
 	exited chan struct{} // closed when the workload has exited
 	gone   chan struct{} // closed when nothing of it is left

@@ -18,7 +18,7 @@ type oomTeller interface {
 
 // watchOOM looks out for out-of-memory kills. The function it returns ends that,
 // and waits. A container that has neither a limit nor a hook for it is not
-// watched; its kills are found when it exits.
+// watched.
 func (c *Container) watchOOM(ctx context.Context) (stop func()) {
 	c.mu.Lock()
 	inst := c.inst

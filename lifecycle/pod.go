@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,7 +34,7 @@ type Pod struct {
 	kill context.CancelFunc
 
 	reports chan report   // what Violation was told
-	missed  atomic.Uint64 // reports that found no room
+	missed  atomic.Uint64 // reports of no container of ours that found no room
 	drained chan struct{} // closed when the goroutine that reads reports has ended
 
 	down  chan struct{} // closed when nothing of the pod is left
@@ -167,6 +166,7 @@ func (p *Pod) undo() error {
 	p.mu.Lock()
 	p.stopping = true
 	p.mu.Unlock()
+	p.kill()
 	for _, c := range slices.Backward(p.containers) {
 		switch {
 		case c.supervised:
@@ -180,7 +180,6 @@ func (p *Pod) undo() error {
 			c.tearDown()
 		}
 	}
-	p.kill()
 	p.close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -337,47 +336,4 @@ func (p *Pod) Wait() (code int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return code, errors.Join(p.errs...)
-}
-
-// maxReports is how many violations may wait to be recorded.
-const maxReports = 256
-
-type report struct {
-	container string
-	record    json.RawMessage
-}
-
-// Violation reports frames that were dropped, or would have been, of the named
-// container: an event, and its violation hooks. The record is JSON, kept as it
-// is. It never blocks: what comes in faster than it can be recorded is counted.
-func (p *Pod) Violation(name string, record json.RawMessage) {
-	select {
-	case p.reports <- report{name, record}:
-	default:
-		p.missed.Add(1)
-	}
-}
-
-// drain records the reports.
-func (p *Pod) drain() {
-	defer close(p.drained)
-	for r := range p.reports {
-		if r.container == "" && r.record == nil {
-			return
-		}
-		n := 1 + p.missed.Swap(0)
-		p.journal.emit(Event{Type: EventViolation, Container: r.container, Record: r.record, Count: n})
-		if c := p.Container(r.container); c != nil {
-			e := c.at(Violation)
-			e.Count, e.Record = n, r.record
-			c.post(e)
-		}
-	}
-}
-
-// stopReports ends drain once it has recorded what came so far. The channel is
-// not closed: the data path may still report, to nobody.
-func (p *Pod) stopReports() {
-	p.reports <- report{}
-	<-p.drained
 }

@@ -22,7 +22,9 @@ func (c *Container) await(inst Instance) {
 		c.pod.fail(fmt.Errorf("container %q: wait: %w", c.name, err))
 	}
 	c.pod.noteExit(st.Status())
-	c.checkOOM(inst)
+	if c.hooked(OOM) || c.limited() {
+		c.checkOOM(inst)
+	}
 	c.pod.journal.emit(Event{Type: EventExit, Container: c.name, Status: ptr(st.Status()), Signal: signalName(st.Signal)})
 	c.pod.saveUnlessLast()
 	close(c.exited)
@@ -45,6 +47,7 @@ func (c *Container) live() {
 	ready, stopProbe := c.probe(ctx)
 	defer stopProbe()
 	var lastViolation time.Time
+	var held uint64 // reports that the violation hooks have not been told of
 	for {
 		select {
 		case <-c.exited:
@@ -60,10 +63,12 @@ func (c *Container) live() {
 		}
 		for e, ok := c.mail.take(); ok && !c.hasExited(); e, ok = c.mail.take() {
 			if e.Point == Violation {
+				held, e.Count = held+e.Count, 0
 				if wait := violationEvery - time.Since(lastViolation); wait > 0 {
 					timers.after(wait, e)
 					continue
 				}
+				held, e.Count = 0, held
 				lastViolation = time.Now()
 			}
 			if err := c.runHooks(c.pod.ctx, e); err != nil {

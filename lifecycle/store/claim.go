@@ -69,6 +69,13 @@ func (s *Store) Claim(st *State, plan func(*State) error) (*Pod, error) {
 // survive that either. The error is a [*NameError] if the supervisor lives and
 // fs.ErrNotExist if there is no such pod.
 func (s *Store) Adopt(name string) (*Pod, *State, error) {
+	// Without this lock a directory could be adopted that Claim has just made
+	// and not locked yet, and the new pod would find its own name in use.
+	unlock, err := s.exclusive()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlock()
 	dir, err := s.podDir(name)
 	if err != nil {
 		return nil, nil, err
