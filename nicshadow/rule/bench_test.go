@@ -179,3 +179,25 @@ func BenchmarkRun(b *testing.B) {
 	}
 	b.Run("mix", run(mix()))
 }
+
+// BenchmarkNew is encoding, decoding, verifying and preparing the policy.
+func BenchmarkNew(b *testing.B) {
+	u := benchProgram(b).Unit()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := rule.New(u); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkDecode is what loading a program costs.
+func BenchmarkDecode(b *testing.B) {
+	bytes := benchProgram(b).Bytes()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := rule.Decode(bytes); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

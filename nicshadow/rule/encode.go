@@ -249,7 +249,10 @@ func (k TableKind) width() uint8 {
 }
 
 func (c Const) compare(d Const) int {
-	return cmp.Or(cmp.Compare(c.Hi, d.Hi), cmp.Compare(c.Lo, d.Lo))
+	if c.Hi != d.Hi {
+		return cmp.Compare(c.Hi, d.Hi)
+	}
+	return cmp.Compare(c.Lo, d.Lo)
 }
 
 func (c Const) and(d Const) Const { return Const{c.Hi & d.Hi, c.Lo & d.Lo} }
