@@ -79,11 +79,7 @@ func (a *app) run(args []string) int {
 // complain prints an error. Those of a .star file begin with their position,
 // all others with the program's name.
 func (a *app) complain(err error) {
-	text := strings.TrimSuffix(err.Error(), "\n")
-	if !positioned(err) {
-		text = "seki: " + text
-	}
-	fmt.Fprintln(a.stderr, text)
+	fmt.Fprintln(a.stderr, strings.TrimRight(explainText(err), "\n"))
 }
 
 // command builds the command line. It is built for each run, and start-up

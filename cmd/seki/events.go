@@ -146,7 +146,7 @@ func details(e lifecycle.Event) []string {
 	add(e.Program != "", "%.12s", e.Program)
 	add(e.Status != nil, "status %d", deref(e.Status))
 	add(e.Signal != "", "signal %s", e.Signal)
-	add(e.Count != 0, "%d", e.Count)
+	add(e.Count > 1, "%d times", e.Count)
 	add(e.DurationNS != 0, "in %s", short(e.DurationNS))
 	add(e.Error != "", "error: %s", e.Error)
 	return d

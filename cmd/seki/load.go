@@ -64,11 +64,29 @@ func container(pod *starlark.Pod, name string) (*starlark.Container, error) {
 	return nil, usage("container %q: not in %s%s", name, pod.Path, meant(name, names))
 }
 
-// positioned reports whether err speaks of a place in a .star file, with which
-// its text then begins.
-func positioned(err error) bool {
+// explainText is what a user is told of err: one line, a hint, and the calls
+// that led there if there was more than one.
+func explainText(err error) string {
 	var e *starlark.Error
-	return errors.As(err, &e) && e.Pos.Line > 0
+	if !errors.As(err, &e) {
+		return "seki: " + err.Error()
+	}
+	if many := starlark.Errors(err); len(many) > 1 {
+		var texts []string
+		for _, e := range many {
+			texts = append(texts, explainText(e))
+		}
+		return strings.Join(texts, "\n")
+	}
+	text := err.Error()
+	if e.Pos.Line == 0 || !strings.HasPrefix(text, e.Pos.String()) {
+		text = "seki: " + text
+	}
+	// The first line is a heading, the second the file itself.
+	if trace := strings.TrimRight(e.Backtrace, "\n"); strings.Count(trace, "\n") > 1 {
+		text += "\n" + trace
+	}
+	return text
 }
 
 // missing reports whether err says that a file is not there.
