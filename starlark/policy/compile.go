@@ -35,7 +35,7 @@ func (p *Policy) Compile(id Identity) (*rule.Program, error) {
 type assembly struct {
 	*compiler
 	p     *Policy
-	id    Identity
+	own   *own
 	pos   rule.Pos // of what no predicate decided
 	trees map[treeKey]nid
 }
@@ -48,8 +48,9 @@ type treeKey struct {
 
 // unit compiles p.
 func (c *compiler) unit(p *Policy, id Identity) (*rule.Unit, error) {
-	a := &assembly{compiler: c, p: p, id: id, pos: c.pos(p.pos), trees: make(map[treeKey]nid)}
-	s := newSimplifier(c.graph)
+	a := &assembly{compiler: c, p: p, own: id.own(), pos: c.pos(p.pos), trees: make(map[treeKey]nid)}
+	s := c.simplifier
+	s.clear()
 	var roots [frame.NumClasses]nid
 	for class := frame.ClassNone + 1; class < frame.NumClasses; class++ {
 		roots[class] = s.class(a.class(class), class)
@@ -62,22 +63,40 @@ func (c *compiler) unit(p *Policy, id Identity) (*rule.Unit, error) {
 
 // verdict is the leaf of a verdict.
 func (c *compiler) verdict(v rule.Verdict, w rule.Why) nid {
-	id, ok := c.whyIDs[w]
-	if !ok {
-		id = uint32(len(c.whys))
-		c.whys = append(c.whys, w)
-		c.whyIDs[w] = id
-	}
+	id := c.why(w)
 	return c.internLeaf(leafKey{kind: leafVerdict, n: int64(id), m: int64(v)}, leaf{kind: leafVerdict, verdict: v, why: id})
+}
+
+// why is the number of a reason.
+func (c *compiler) why(w rule.Why) uint32 {
+	i := c.whyIDs.start(hashWhy(&w))
+	for ; c.whyIDs.slots[i] != 0; i = c.whyIDs.next(i) {
+		if id := c.whyIDs.slots[i] - 1; c.whys[id] == w {
+			return uint32(id)
+		}
+	}
+	id := uint32(len(c.whys))
+	c.whys = append(c.whys, w)
+	if c.whyIDs.add(i, int32(id)) {
+		c.whyIDs.rebuild(func(id int32) uint64 { return hashWhy(&c.whys[id]) })
+	}
+	return id
+}
+
+func hashWhy(w *rule.Why) uint64 {
+	n := len(w.Name)
+	return mix(uint64(w.Pos.File)<<48|uint64(w.Pos.Line)<<16|uint64(w.Pos.Col), uint64(w.Kind)<<32|uint64(n)<<16|uint64(w.Name[n-1])<<8|uint64(w.Name[0]))
 }
 
 // class is the tree of verdicts for the frames of a class: guards first, then
 // the layers, if none of them is left unspoken.
 func (a *assembly) class(class frame.Class) nid {
 	tree := a.layers(class)
-	checks := a.id.checks(class, a.p.off)
+	checks := classChecks[class]
 	for i := len(checks) - 1; i >= 0; i-- {
-		tree = a.guarded(checks[i], tree)
+		if !a.p.off.has(checks[i].guard) {
+			tree = a.guarded(checks[i], tree)
+		}
 	}
 	return tree
 }
@@ -88,11 +107,10 @@ func (a *assembly) guarded(ch check, tree nid) nid {
 	for i := len(ch.any) - 1; i >= 0; i-- {
 		t := tree
 		for j := len(ch.any[i]) - 1; j >= 0; j-- {
-			f := ch.any[i][j]
-			if s := pointSet(f.values); f.not {
-				t = a.inSet(f.field, s, r, t, rule.Pos{})
+			if f := &ch.any[i][j]; f.not {
+				t = a.inSet(f.field, f.setOf(a.own), r, t, rule.Pos{})
 			} else {
-				t = a.inSet(f.field, s, t, r, rule.Pos{})
+				t = a.inSet(f.field, f.setOf(a.own), t, r, rule.Pos{})
 			}
 		}
 		r = t

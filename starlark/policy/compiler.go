@@ -40,18 +40,20 @@ type compiler struct {
 	globals map[*starlark.Module]starlark.StringDict
 	members map[any]set // sets of what large collections hold
 	whys    []rule.Why
-	whyIDs  map[rule.Why]uint32
+	whyIDs  index
+
+	simplifier *simplifier // of whole programs
 
 	yes, no, none, next, brk, again nid // leaves that are always there
 }
 
 func newCompiler() *compiler {
+	g := newGraph()
 	return &compiler{
-		graph:   newGraph(),
+		graph: g, simplifier: newSimplifier(g),
 		cols:    make(map[[2]uint32]uint16),
 		globals: make(map[*starlark.Module]starlark.StringDict),
 		members: make(map[any]set),
-		whyIDs:  make(map[rule.Why]uint32),
 	}
 }
 
@@ -61,9 +63,9 @@ func (c *compiler) reset(p *Policy) {
 	clear(c.cols)
 	clear(c.globals)
 	clear(c.members)
-	clear(c.whyIDs)
+	c.whyIDs.clear()
 	*c = compiler{
-		graph: c.graph, sources: p.sources, cols: c.cols, globals: c.globals,
+		graph: c.graph, simplifier: c.simplifier, sources: p.sources, cols: c.cols, globals: c.globals,
 		members: c.members, whyIDs: c.whyIDs, calls: c.calls[:0],
 	}
 	c.compact = c.compactor()

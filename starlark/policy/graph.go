@@ -35,9 +35,8 @@ type node struct {
 	raises bool     // some leaf below is an exception
 }
 
-type nodeKey struct {
-	test   tid
-	hi, lo nid
+func (p *node) hash() uint64 {
+	return mix(mix(uint64(p.test), uint64(uint32(p.hi))<<32|uint64(uint32(p.lo))), 0)
 }
 
 // A leafKind says what a leaf is.
@@ -76,24 +75,31 @@ type leaf struct {
 // raises reports whether the leaf ends the predicate instead of being a value.
 func (l *leaf) raises() bool { return l.kind == leafError || l.kind == leafTouch }
 
-// A leafKey finds equal leaves. x holds what has identity or is comparable.
+// A leafKey says which leaves are equal. x is what tells constants apart that
+// no two numbers can: it has identity or is comparable.
 type leafKey struct {
 	kind leafKind
 	pos  rule.Pos
-	n    int64
-	m    int64
+	n, m int64
 	x    any
+}
+
+func (k *leafKey) hash() uint64 {
+	pos := uint64(k.pos.File)<<48 | uint64(k.pos.Line)<<16 | uint64(k.pos.Col)
+	return mix(mix(uint64(k.n), pos), uint64(k.m)<<8|uint64(k.kind))
 }
 
 // A graph owns nodes, leaves, tests, sets and integer expressions, each kept
 // once.
 type graph struct {
 	nodes   []node
-	nodeIDs map[nodeKey]nid
+	nodeIDs index
 	leaves  []leaf
-	leafIDs map[leafKey]nid
+	keys    []leafKey // by leaf
+	leafIDs index
+	objects map[any]nid // leaves whose key has an x
 	tests   []test
-	testIDs map[test]tid
+	testIDs index
 	sets    []set
 	setIDs  map[uint64][]sid
 	exprs   []expr
@@ -108,9 +114,7 @@ const compactAt = 128
 
 func newGraph() *graph {
 	return &graph{
-		nodeIDs: make(map[nodeKey]nid),
-		leafIDs: make(map[leafKey]nid),
-		testIDs: make(map[test]tid),
+		objects: make(map[any]nid),
 		setIDs:  make(map[uint64][]sid),
 		exprIDs: make(map[expr]eid),
 	}
@@ -124,10 +128,12 @@ func (g *graph) clear() {
 	}
 	clear(g.leaves)
 	clear(g.sets)
-	g.nodes, g.leaves, g.tests, g.sets, g.exprs = g.nodes[:0], g.leaves[:0], g.tests[:0], g.sets[:0], g.exprs[:0]
-	clear(g.nodeIDs)
-	clear(g.leafIDs)
-	clear(g.testIDs)
+	clear(g.keys)
+	g.nodes, g.leaves, g.keys, g.tests, g.sets, g.exprs = g.nodes[:0], g.leaves[:0], g.keys[:0], g.tests[:0], g.sets[:0], g.exprs[:0]
+	g.nodeIDs.clear()
+	g.leafIDs.clear()
+	g.testIDs.clear()
+	clear(g.objects)
 	clear(g.setIDs)
 	clear(g.exprIDs)
 }
@@ -137,16 +143,31 @@ func (g *graph) leaf(n nid) *leaf { return &g.leaves[^n] }
 // addLeaf adds a leaf that is like no other.
 func (g *graph) addLeaf(l leaf) nid {
 	g.leaves = append(g.leaves, l)
+	g.keys = append(g.keys, leafKey{})
 	return ^nid(len(g.leaves) - 1)
 }
 
 // internLeaf finds or adds a leaf.
 func (g *graph) internLeaf(k leafKey, l leaf) nid {
-	if n, ok := g.leafIDs[k]; ok {
+	if k.x != nil {
+		n, ok := g.objects[k.x]
+		if !ok {
+			n = g.addLeaf(l)
+			g.objects[k.x] = n
+		}
 		return n
 	}
+	i := g.leafIDs.start(k.hash())
+	for ; g.leafIDs.slots[i] != 0; i = g.leafIDs.next(i) {
+		if id := g.leafIDs.slots[i] - 1; g.keys[id] == k {
+			return ^nid(id)
+		}
+	}
 	n := g.addLeaf(l)
-	g.leafIDs[k] = n
+	g.keys[^n] = k
+	if g.leafIDs.add(i, int32(^n)) {
+		g.leafIDs.rebuild(func(id int32) uint64 { return g.keys[id].hash() })
+	}
 	return n
 }
 
@@ -163,13 +184,19 @@ func (g *graph) branch(t tid, hi, lo nid, pos rule.Pos) nid {
 	if hi == lo {
 		return hi
 	}
-	k := nodeKey{t, hi, lo}
-	if n, ok := g.nodeIDs[k]; ok {
-		return n
+	p := node{t, hi, lo, pos, false}
+	i := g.nodeIDs.start(p.hash())
+	for ; g.nodeIDs.slots[i] != 0; i = g.nodeIDs.next(i) {
+		if q := &g.nodes[g.nodeIDs.slots[i]-1]; q.test == t && q.hi == hi && q.lo == lo {
+			return nid(g.nodeIDs.slots[i] - 1)
+		}
 	}
 	n := nid(len(g.nodes))
-	g.nodes = append(g.nodes, node{t, hi, lo, pos, g.raises(hi) || g.raises(lo)})
-	g.nodeIDs[k] = n
+	p.raises = g.raises(hi) || g.raises(lo)
+	g.nodes = append(g.nodes, p)
+	if g.nodeIDs.add(i, int32(n)) {
+		g.nodeIDs.rebuild(func(id int32) uint64 { return g.nodes[id].hash() })
+	}
 	return n
 }
 
@@ -284,13 +311,23 @@ type test struct {
 	mask, value uint64
 }
 
+func (t *test) hash() uint64 {
+	a := uint64(t.kind)<<56 | uint64(b2i(t.less))<<48 | uint64(t.a)<<40 | uint64(t.b)<<32 | uint64(uint32(t.set))
+	return mix(mix(a, uint64(uint32(t.x))<<32|uint64(uint32(t.y))), t.mask^t.value<<1)
+}
+
 func (g *graph) test(t test) tid {
-	if id, ok := g.testIDs[t]; ok {
-		return id
+	i := g.testIDs.start(t.hash())
+	for ; g.testIDs.slots[i] != 0; i = g.testIDs.next(i) {
+		if id := g.testIDs.slots[i] - 1; g.tests[id] == t {
+			return tid(id)
+		}
 	}
 	id := tid(len(g.tests))
 	g.tests = append(g.tests, t)
-	g.testIDs[t] = id
+	if g.testIDs.add(i, int32(id)) {
+		g.testIDs.rebuild(func(id int32) uint64 { return g.tests[id].hash() })
+	}
 	return id
 }
 

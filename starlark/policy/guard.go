@@ -46,13 +46,26 @@ func (s guardSet) names() []string {
 // A clause is one alternative of a guard: it holds if all its tests do.
 type clause []fieldTest
 
-// A fieldTest holds if the field is one of the values, or, where not is set,
-// none of them.
+// A fieldTest holds if the field is in the set, or, where not is set, if it
+// is not. What depends on the identity is of it.
 type fieldTest struct {
-	field  frame.Field
-	not    bool
-	values []u128
+	field frame.Field
+	not   bool
+	of    ownSet
+	set   set // where of is fixed
 }
+
+// An ownSet names a set that depends on the identity.
+type ownSet uint8
+
+const (
+	fixed   ownSet = iota
+	ownMAC         // the own MAC
+	ownLink        // the own MAC, or none (all zero)
+	own4           // own IPv4 addresses
+	own6           // own IPv6 addresses
+	zeroIf6        // the unspecified address, if there is any own IPv6 address
+)
 
 // A check is a guard for one class of frames: it drops unless one of the
 // clauses holds.
@@ -100,72 +113,95 @@ func (id Identity) linkLocal() netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
 }
 
-// checks are the guards for frames of class c.
-func (id Identity) checks(c frame.Class, off guardSet) []check {
-	var out []check
-	add := func(g guard, any ...clause) {
-		if !off.has(g) {
-			out = append(out, check{g, any})
-		}
-	}
-	own := number(id.MAC.Uint64())
+// own is what an identity's guards compare with.
+type own [zeroIf6 + 1]set
+
+func (id Identity) own() *own {
 	v4, v6 := id.ownAddrs()
-	zero := number(0)
+	mac := u128{0, id.MAC.Uint64()}
+	o := &own{ownMAC: point(mac), ownLink: pointSet([]u128{{}, mac}), own4: pointSet(v4), own6: pointSet(v6)}
+	if len(v6) > 0 {
+		o[zeroIf6] = zero
+	}
+	return o
+}
 
-	add(guardVLAN, clause{{frame.VLANTags, false, zero}})
-	add(guardMAC, clause{{frame.EthSrc, false, own}})
+// set is what the field is compared with.
+func (t *fieldTest) setOf(o *own) set {
+	if t.of == fixed {
+		return t.set
+	}
+	return o[t.of]
+}
 
+var zero = point(u128{})
+
+// classChecks are the guards for the frames of each class.
+var classChecks = func() (out [frame.NumClasses][]check) {
+	for c := frame.ClassNone + 1; c < frame.NumClasses; c++ {
+		out[c] = checksOf(c)
+	}
+	return out
+}()
+
+func checksOf(c frame.Class) []check {
+	var out []check
+	add := func(g guard, any ...clause) { out = append(out, check{g, any}) }
+	is := func(f frame.Field, ns ...uint64) fieldTest { return fieldTest{field: f, set: numbers(ns...)} }
+	not := func(f frame.Field, ns ...uint64) fieldTest {
+		return fieldTest{field: f, set: numbers(ns...), not: true}
+	}
+	of := func(f frame.Field, o ownSet) fieldTest { return fieldTest{field: f, of: o} }
+
+	add(guardVLAN, clause{is(frame.VLANTags, 0)})
+	add(guardMAC, clause{of(frame.EthSrc, ownMAC)})
 	switch family(c) {
 	case family4:
-		add(guardIP, clause{{frame.IPv4Src, false, v4}})
+		add(guardIP, clause{of(frame.IPv4Src, own4)})
 	case family6:
+		any := []clause{{of(frame.IPv6Src, own6)}}
 		// The unspecified address is a source in the probe of duplicate
-		// address detection (RFC 4862, 5.4.2) and in MLD reports before
+		// address detection (RFC 4862, 5.4.2), and in MLD reports before
 		// there is an address (RFC 3590).
-		any := []clause{{{frame.IPv6Src, false, v6}}}
-		if len(v6) > 0 && c == frame.ClassIPv6NDP {
-			any = append(any, clause{{frame.IPv6Src, false, zero}, {frame.ICMPType, false, number(typeNS)}, {frame.NDPTarget, false, v6}})
-		}
-		if len(v6) > 0 && c == frame.ClassIPv6ICMP {
-			any = append(any, clause{{frame.IPv6Src, false, zero}, {frame.ICMPType, false, numbers(typeMLDReport, typeMLDDone, typeMLD2Report)}})
+		switch c {
+		case frame.ClassIPv6NDP:
+			any = append(any, clause{of(frame.IPv6Src, zeroIf6), is(frame.ICMPType, typeNS), of(frame.NDPTarget, own6)})
+		case frame.ClassIPv6ICMP:
+			any = append(any, clause{of(frame.IPv6Src, zeroIf6), is(frame.ICMPType, typeMLDReport, typeMLDDone, typeMLD2Report)})
 		}
 		add(guardIP, any...)
 	}
-
 	switch c {
 	case frame.ClassARP:
-		add(guardMAC, clause{{frame.ARPSenderMAC, false, own}})
+		add(guardMAC, clause{of(frame.ARPSenderMAC, ownMAC)})
 		// A request from 0.0.0.0 probes for its target (RFC 5227, 2.1.1). A
 		// probe for the address of another is a denial of service.
-		add(guardARP, clause{{frame.ARPSenderIP, false, v4}},
-			clause{{frame.ARPSenderIP, false, zero}, {frame.ARPOp, false, number(1)}, {frame.ARPTargetIP, false, v4}})
+		add(guardARP, clause{of(frame.ARPSenderIP, own4)},
+			clause{is(frame.ARPSenderIP, 0), is(frame.ARPOp, 1), of(frame.ARPTargetIP, own4)})
 	case frame.ClassIPv4ICMP:
-		add(guardRA, clause{{frame.ICMPType, true, numbers(typeRedirect4, typeRA4)}})
+		add(guardRA, clause{not(frame.ICMPType, typeRedirect4, typeRA4)})
 	case frame.ClassIPv6NDP:
-		add(guardRA, clause{{frame.ICMPType, true, numbers(typeRA, typeRedirect)}})
+		add(guardRA, clause{not(frame.ICMPType, typeRA, typeRedirect)})
 		// RS and NS may carry the own link-layer address or none; NA speaks
 		// for an own address only. RA and redirect are not this guard's.
-		link := fieldTest{frame.NDPLinkMAC, false, numbers(0, id.MAC.Uint64())}
-		add(guardNDP, clause{{frame.ICMPType, true, number(typeNA)}, link},
-			clause{{frame.NDPTarget, false, v6}, link},
-			clause{{frame.ICMPType, false, numbers(typeRA, typeRedirect)}})
+		add(guardNDP, clause{not(frame.ICMPType, typeNA), of(frame.NDPLinkMAC, ownLink)},
+			clause{of(frame.NDPTarget, own6), of(frame.NDPLinkMAC, ownLink)},
+			clause{is(frame.ICMPType, typeRA, typeRedirect)})
 	case frame.ClassIPv4UDP:
-		add(guardDHCP, clause{{frame.SrcPort, true, number(67)}})
+		add(guardDHCP, clause{not(frame.SrcPort, 67)})
 	case frame.ClassIPv6UDP:
-		add(guardDHCP, clause{{frame.SrcPort, true, number(547)}})
+		add(guardDHCP, clause{not(frame.SrcPort, 547)})
 	}
 	return out
 }
 
 // holds evaluates a check in plain Go, for [Policy.Judge].
-func (ch check) holds(k *frame.Key) bool {
+func (ch check) holds(o *own, k *frame.Key) bool {
 	return slices.ContainsFunc(ch.any, func(c clause) bool {
-		return !slices.ContainsFunc(c, func(t fieldTest) bool { return !t.holds(k) })
+		return !slices.ContainsFunc(c, func(t fieldTest) bool {
+			return t.setOf(o).contains(keyField(k, t.field)) == t.not
+		})
 	})
-}
-
-func (t fieldTest) holds(k *frame.Key) bool {
-	return slices.Contains(t.values, keyField(k, t.field)) != t.not
 }
 
 // keyField reads a field of any width.
@@ -177,12 +213,11 @@ func keyField(k *frame.Key, f frame.Field) u128 {
 	return u128{0, k.Uint(f)}
 }
 
-func number(n uint64) []u128 { return []u128{{0, n}} }
-
-func numbers(ns ...uint64) []u128 {
-	out := make([]u128, len(ns))
+// numbers is the set of some integers.
+func numbers(ns ...uint64) set {
+	out := make([]span, len(ns))
 	for i, n := range ns {
-		out[i] = u128{0, n}
+		out[i] = span{u128{0, n}, u128{0, n}}
 	}
-	return out
+	return makeSet(out)
 }

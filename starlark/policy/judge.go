@@ -22,8 +22,9 @@ func (p *Policy) Judge(id Identity, k *frame.Key) (forward bool, why rule.Why, e
 	if c == frame.ClassNone || c >= frame.NumClasses {
 		return false, rule.Why{}, errors.New("judge: the frame is not parsed")
 	}
-	for _, ch := range id.checks(c, p.off) {
-		if !ch.holds(k) {
+	own := id.own()
+	for _, ch := range classChecks[c] {
+		if !p.off.has(ch.guard) && !ch.holds(own, k) {
 			return false, rule.Why{Kind: rule.WhyGuard, Name: guardNames[ch.guard]}, nil
 		}
 	}

@@ -17,7 +17,8 @@ import (
 type lowering struct {
 	*compiler
 	steps   []step
-	planned map[nid]int32
+	planned []int32 // by node: its first step, counted from 1
+	rets    []int32 // by leaf: likewise
 	unit    *rule.Unit
 	emitted []uint32 // pc by step, noPC before
 	queue   []int32  // steps in order, last first
@@ -46,8 +47,8 @@ type tableKey struct {
 // lower makes the unit of the trees of all classes.
 func lower(c *compiler, roots [frame.NumClasses]nid, at syntax.Position) (*rule.Unit, error) {
 	l := &lowering{
-		compiler: c, planned: make(map[nid]int32), consts: make(map[[2]rule.Const]uint32),
-		tables: make(map[tableKey]uint32), unit: &rule.Unit{Files: c.files, Whys: c.whys},
+		compiler: c, planned: make([]int32, len(c.nodes)), rets: make([]int32, len(c.leaves)),
+		consts: make(map[[2]rule.Const]uint32), steps: make([]step, 0, 64), unit: &rule.Unit{Files: c.files, Whys: c.whys},
 	}
 	var entries [frame.NumClasses]int32
 	for class := frame.ClassNone + 1; class < frame.NumClasses; class++ {
@@ -74,8 +75,14 @@ func lower(c *compiler, roots [frame.NumClasses]nid, at syntax.Position) (*rule.
 
 // plan is the first step of a node.
 func (l *lowering) plan(n nid) int32 {
-	if s, ok := l.planned[n]; ok {
-		return s
+	var known *int32
+	if n >= 0 {
+		known = &l.planned[n]
+	} else {
+		known = &l.rets[^n]
+	}
+	if *known > 0 {
+		return *known - 1
 	}
 	var s int32
 	if n < 0 {
@@ -86,7 +93,7 @@ func (l *lowering) plan(n nid) int32 {
 		p := l.nodes[n]
 		s = l.planTest(l.tests[p.test], l.plan(p.hi), l.plan(p.lo), p.pos)
 	}
-	l.planned[n] = s
+	*known = s + 1
 	return s
 }
 
@@ -213,8 +220,8 @@ func (l *lowering) order(s int32) {
 // known when the jump is written; then it turns them round.
 func (l *lowering) emit() {
 	l.emitted = make([]uint32, len(l.steps))
-	var code []rule.Insn // backwards
-	var lines []rule.Pos
+	code := make([]rule.Insn, 0, 2*len(l.steps)) // backwards
+	lines := make([]rule.Pos, 0, 2*len(l.steps))
 	put := func(in rule.Insn, pos rule.Pos) {
 		code = append(code, in)
 		lines = append(lines, pos)
@@ -295,19 +302,17 @@ func (l *lowering) pair(value, mask rule.Const) uint32 {
 
 // prune leaves out the whys that no verdict refers to any more.
 func (l *lowering) prune() {
-	ids := make(map[uint32]uint32)
-	var whys []rule.Why
+	ids := make([]uint32, len(l.whys)) // counted from 1
+	whys := make([]rule.Why, 0, len(l.whys))
 	for i, in := range l.unit.Insns {
 		if in.Op != rule.OpRet {
 			continue
 		}
-		id, ok := ids[in.K]
-		if !ok {
-			id = uint32(len(whys))
-			ids[in.K] = id
+		if ids[in.K] == 0 {
 			whys = append(whys, l.unit.Whys[in.K])
+			ids[in.K] = uint32(len(whys))
 		}
-		l.unit.Insns[i].K = id
+		l.unit.Insns[i].K = ids[in.K] - 1
 	}
 	l.unit.Whys = whys
 }

@@ -174,12 +174,16 @@ func replaceBinary(e *syntax.BinaryExpr) syntax.Expr {
 	switch e.Op {
 	case syntax.EQL, syntax.NEQ, syntax.LT, syntax.LE, syntax.GT, syntax.GE, syntax.IN, syntax.NOT_IN:
 		start, end := e.Span()
-		return &syntax.CallExpr{
-			Fn:     &syntax.Ident{NamePos: start, Name: e.Op.String()},
-			Lparen: e.OpPos,
-			Args:   []syntax.Expr{e.X, e.Y},
-			Rparen: end,
-		}
+		n := &operatorCall{name: syntax.Ident{NamePos: start, Name: e.Op.String()}, args: [2]syntax.Expr{e.X, e.Y}}
+		n.call = syntax.CallExpr{Fn: &n.name, Lparen: e.OpPos, Args: n.args[:], Rparen: end}
+		return &n.call
 	}
 	return e
+}
+
+// An operatorCall is the parts of a call, allocated at once.
+type operatorCall struct {
+	call syntax.CallExpr
+	name syntax.Ident
+	args [2]syntax.Expr
 }

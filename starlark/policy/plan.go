@@ -37,7 +37,7 @@ func costOf(f frame.Field, s set) int { return planOf(f, s).cost }
 // planOf finds the cheapest way to test a field for membership.
 func planOf(f frame.Field, s set) plannedSet {
 	best := shapeOf(f, s)
-	if len(s) > maxFactLen {
+	if best.cost <= 1 || len(s) > maxFactLen {
 		return best // its complement is as long
 	}
 	if p := shapeOf(f, s.complement(maxOf(f.Width()))); p.cost < best.cost {
@@ -98,6 +98,12 @@ func spanCost(q span, width int) int {
 // shapeOfAddrs: addresses are networks, a single address the longest of them.
 func shapeOfAddrs(p plannedSet, f frame.Field) plannedSet {
 	width := f.Width()
+	if len(p.set) == 1 {
+		if _, ok := p.set[0].isPrefix(width); ok {
+			p.shape, p.cost = shapeNets, 1
+			return p
+		}
+	}
 	if len(p.set) <= maxRow {
 		if nets, ok := p.set.prefixes(width, maxRow); ok {
 			p.shape, p.cost = shapeNets, len(nets)
@@ -129,6 +135,9 @@ func (l *lowering) planSet(t test, hi, lo int32, pos rule.Pos) int32 {
 	case shapeTree:
 		return l.planTree(t.a, p.set, hi, lo, pos)
 	case shapeNets:
+		if p.cost == 1 {
+			return l.planNet(t.a, p.set[0], hi, lo, pos)
+		}
 		nets, _ := p.set.prefixes(t.a.Width(), maxRow)
 		for i := len(nets) - 1; i >= 0; i-- {
 			lo = l.planNet(t.a, nets[i], hi, lo, pos)
@@ -247,6 +256,9 @@ func (l *lowering) table(id sid, kind rule.TableKind) uint32 {
 	}
 	i := uint32(len(l.unit.Tables))
 	l.unit.Tables = append(l.unit.Tables, t)
+	if l.tables == nil {
+		l.tables = make(map[tableKey]uint32)
+	}
 	l.tables[k] = i
 	return i
 }

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"math/bits"
+
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/rule"
 )
@@ -14,13 +16,21 @@ type simplifier struct {
 	bits    map[tid]uint         // numbers of the tests that are not of one field and a set
 	known   uint64               // of those, the ones whose answer is known
 	answers uint64
-	needs   map[nid]need
-	memo    map[factKey]nid
+	needs   []need  // by node; all zero until it is known
+	first   []int32 // by node: its first visit, counted from 1
+	done    []visited
 	visits  int
 }
 
 // A need is what the tests below a node ask about: only facts on that matter.
 type need struct{ fields, tests uint64 }
+
+// A visited is the result of a visit, and where the node's next one is.
+type visited struct {
+	key  factKey
+	r    nid
+	next int32
+}
 
 // maxFacts is how many fields' facts tell two visits to a node apart; a node
 // that asks about more is visited with what is known of the first ones.
@@ -34,17 +44,25 @@ type factKey struct {
 }
 
 const (
-	anything   sid = -1
-	maxVisits      = 1 << 18 // beyond this, nodes stay as they are
-	maxFactLen     = 128     // spans; facts longer than this are not kept
+	anything      sid = -1
+	maxVisits         = 1 << 18 // beyond this, nodes stay as they are
+	maxFactLen        = 128     // spans; facts longer than this are not kept
+	maxVisitsEach     = 64      // visits to one node that are remembered and made
 )
 
 func newSimplifier(g *graph) *simplifier {
-	s := &simplifier{graph: g, bits: make(map[tid]uint), needs: make(map[nid]need), memo: make(map[factKey]nid)}
+	s := &simplifier{graph: g, bits: make(map[tid]uint)}
 	for f := range s.facts {
 		s.facts[f] = anything
 	}
 	return s
+}
+
+// clear forgets all, and keeps the memory.
+func (s *simplifier) clear() {
+	clear(s.bits)
+	s.needs, s.first, s.done = s.needs[:0], s.first[:0], s.done[:0]
+	s.visits = 0
 }
 
 // class simplifies a tree for the frames of a class.
@@ -52,58 +70,56 @@ func (s *simplifier) class(n nid, c frame.Class) nid {
 	for f := range s.facts {
 		s.facts[f] = anything
 	}
-	for _, t := range classFacts(c) {
-		v := pointSet(t.values)
-		if t.not {
-			v = v.complement(maxOf(t.field.Width()))
-		}
-		s.facts[t.field] = s.set(v)
+	for _, t := range classFacts[c] {
+		s.facts[t.field] = s.set(t.set)
 	}
 	return s.simplify(n)
 }
 
-// classFacts is what the parser promises of the frames of a class.
-func classFacts(c frame.Class) []fieldTest {
-	var out []fieldTest
-	is := func(f frame.Field, ns ...uint64) { out = append(out, fieldTest{f, false, numbers(ns...)}) }
-	not := func(f frame.Field, ns ...uint64) { out = append(out, fieldTest{f, true, numbers(ns...)}) }
-	switch family(c) {
-	case family4:
-		is(frame.EtherType, 0x0800)
-	case family6:
-		is(frame.EtherType, 0x86dd)
-	}
-	switch c {
-	case frame.ClassARP:
-		is(frame.EtherType, 0x0806)
-		is(frame.ARPOp, 1, 2)
-	case frame.ClassOther:
-		not(frame.EtherType, 0x0800, 0x0806, 0x86dd)
-	case frame.ClassIPv4TCP, frame.ClassIPv6TCP:
-		is(frame.IPProtocol, 6)
-	case frame.ClassIPv4UDP, frame.ClassIPv6UDP:
-		is(frame.IPProtocol, 17)
-	case frame.ClassIPv4ICMP:
-		is(frame.IPProtocol, 1)
-	case frame.ClassIPv6ICMP:
-		is(frame.IPProtocol, 58)
-		not(frame.ICMPType, typeRS, typeRA, typeNS, typeNA, typeRedirect)
-	case frame.ClassIPv6NDP:
-		is(frame.IPProtocol, 58)
-		is(frame.ICMPType, typeRS, typeRA, typeNS, typeNA, typeRedirect)
-	case frame.ClassIPv4Fragment, frame.ClassIPv6Fragment:
-		is(frame.IPFragment, 1)
+// classFacts is what the parser promises of the frames of each class.
+var classFacts = func() (out [frame.NumClasses][]fieldTest) {
+	for c := range frame.NumClasses {
+		is := func(f frame.Field, s set) { out[c] = append(out[c], fieldTest{field: f, set: s}) }
+		not := func(f frame.Field, s set) { is(f, s.complement(maxOf(f.Width()))) }
+		switch family(c) {
+		case family4:
+			is(frame.EtherType, numbers(0x0800))
+		case family6:
+			is(frame.EtherType, numbers(0x86dd))
+		}
+		ndp := numbers(typeRS, typeRA, typeNS, typeNA, typeRedirect)
+		switch c {
+		case frame.ClassARP:
+			is(frame.EtherType, numbers(0x0806))
+			is(frame.ARPOp, numbers(1, 2))
+		case frame.ClassOther:
+			not(frame.EtherType, numbers(0x0800, 0x0806, 0x86dd))
+		case frame.ClassIPv4TCP, frame.ClassIPv6TCP:
+			is(frame.IPProtocol, numbers(6))
+		case frame.ClassIPv4UDP, frame.ClassIPv6UDP:
+			is(frame.IPProtocol, numbers(17))
+		case frame.ClassIPv4ICMP:
+			is(frame.IPProtocol, numbers(1))
+		case frame.ClassIPv6ICMP:
+			is(frame.IPProtocol, numbers(58))
+			not(frame.ICMPType, ndp)
+		case frame.ClassIPv6NDP:
+			is(frame.IPProtocol, numbers(58))
+			is(frame.ICMPType, ndp)
+		case frame.ClassIPv4Fragment, frame.ClassIPv6Fragment:
+			is(frame.IPFragment, numbers(1))
+		}
 	}
 	return out
-}
+}()
 
 // needOf is what the tests from n on ask about.
 func (s *simplifier) needOf(n nid) need {
 	if n < 0 {
 		return need{}
 	}
-	if d, ok := s.needs[n]; ok {
-		return d
+	if int(n) < len(s.needs) && s.needs[n] != (need{}) {
+		return s.needs[n]
 	}
 	p := s.nodes[n]
 	hi, lo := s.needOf(p.hi), s.needOf(p.lo)
@@ -112,9 +128,25 @@ func (s *simplifier) needOf(n nid) need {
 		d.fields |= 1 << t.a
 	} else {
 		d.tests |= s.bit(p.test)
+		d.fields |= 1 // of no field: d is never zero
 	}
+	s.needs = grown(s.needs, n)
 	s.needs[n] = d
 	return d
+}
+
+// grown is a long enough for a[n].
+func grown[T any](a []T, n nid) []T {
+	if int(n) < len(a) {
+		return a
+	}
+	if int(n) < cap(a) {
+		from := len(a)
+		a = a[:n+1]
+		clear(a[from:])
+		return a
+	}
+	return append(a, make([]T, int(n)+1-len(a)+len(a)/2)...)
 }
 
 // bit is the bit of a test that is not of one field and a set; the first 64
@@ -134,14 +166,11 @@ func (s *simplifier) key(n nid) (k factKey, ok bool) {
 	d := s.needOf(n)
 	k = factKey{n: n, known: s.known & d.tests, answers: s.answers & s.known & d.tests}
 	i := 0
-	for f := frame.Field(0); f < frame.NumFields; f++ {
-		if d.fields>>f&1 == 0 {
-			continue
-		}
+	for m := d.fields &^ 1; m != 0; m &= m - 1 {
 		if i == maxFacts {
 			return k, false
 		}
-		k.facts[i] = s.facts[f]
+		k.facts[i] = s.facts[bits.TrailingZeros64(m)]
 		i++
 	}
 	return k, true
@@ -172,10 +201,15 @@ func (s *simplifier) simplify(n nid) nid {
 
 // visit simplifies n, once for each key.
 func (s *simplifier) visit(n nid, k factKey) nid {
-	if r, ok := s.memo[k]; ok {
-		return r
+	s.first = grown(s.first, n)
+	count := 0
+	for i := s.first[n]; i > 0; i = s.done[i-1].next {
+		if v := &s.done[i-1]; v.key == k {
+			return v.r
+		}
+		count++
 	}
-	if s.visits++; s.visits > maxVisits {
+	if s.visits++; s.visits > maxVisits || count >= maxVisitsEach {
 		return n
 	}
 	p := s.nodes[n]
@@ -185,7 +219,8 @@ func (s *simplifier) visit(n nid, k factKey) nid {
 	} else {
 		r = s.simplifyTest(p)
 	}
-	s.memo[k] = r
+	s.done = append(s.done, visited{k, r, s.first[n]})
+	s.first[n] = int32(len(s.done))
 	return r
 }
 
@@ -242,9 +277,14 @@ func (s *simplifier) simplifySet(p node) nid {
 	fact := s.facts[f]
 	max := maxOf(f.Width())
 
-	s.facts[f] = s.narrow(f, fact, set, false)
+	if s.needOf(p.hi).fields>>f&1 != 0 {
+		s.facts[f] = s.narrow(f, fact, set, false)
+	}
 	hi := s.simplify(p.hi)
-	s.facts[f] = s.narrow(f, fact, set, true)
+	s.facts[f] = fact
+	if s.needOf(p.lo).fields>>f&1 != 0 {
+		s.facts[f] = s.narrow(f, fact, set, true)
+	}
 	lo := s.simplify(p.lo)
 	s.facts[f] = fact
 	if hi == lo {
@@ -276,10 +316,10 @@ func (s *simplifier) narrow(f frame.Field, fact sid, set set, not bool) sid {
 // cheaper is a set that holds of the frames that fact is true of just when
 // set does, and that costs the least to test.
 func cheaper(f frame.Field, s, fact set, max u128) set {
-	if len(s) > maxFactLen {
+	best, cost := s, costOf(f, s)
+	if cost <= 1 || len(s) > maxFactLen {
 		return s
 	}
-	best, cost := s, costOf(f, s)
 	for _, t := range []set{s.intersect(fact), s.union(fact.complement(max))} {
 		if c := costOf(f, t); c < cost {
 			best, cost = t, c
