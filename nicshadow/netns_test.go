@@ -132,6 +132,13 @@ func (c *card) listen(t testing.TB, addr string) *net.UDPConn {
 func TestReloadUnderTraffic(t *testing.T) {
 	table, _, c := cards(t, nicshadow.Config{}, 2)
 	from, to := c[1].listen(t, "10.0.0.1:9"), c[2].listen(t, "10.0.0.2:9")
+	// The kernel keeps and reorders datagrams while it resolves the address.
+	if _, err := from.WriteTo([]byte("resolve!"), to.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.Read(make([]byte, 8)); err != nil {
+		t.Fatal(err)
+	}
 	const n = 20_000
 	var got atomic.Uint64
 	var wg sync.WaitGroup

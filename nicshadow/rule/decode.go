@@ -78,8 +78,8 @@ func parse(b []byte) (*Unit, error) {
 		if r.err != nil {
 			return nil, r.err
 		}
-		if len(r.b) != 0 {
-			return nil, refuse("section %s: %d bytes too many", name, len(r.b))
+		if r.left() != 0 {
+			return nil, refuse("section %s: %d bytes too many", name, r.left())
 		}
 		b = b[length:]
 	}
@@ -101,9 +101,7 @@ func (u *Unit) read(id int, count uint64, r *reader) {
 			u.Entries[i] = r.u32()
 		}
 	case secInsns:
-		u.Insns = list(r, count, MaxInsns, 8, func() Insn {
-			return Insn{Op: Op(r.u8()), A: r.u8(), Off: r.u16(), K: r.u32()}
-		})
+		u.Insns = list(r, count, MaxInsns, 8, r.insn)
 	case secLines:
 		u.Lines = list(r, count, MaxInsns, 8, r.pos)
 	case secConsts:
@@ -133,6 +131,7 @@ func (u *Unit) read(id int, count uint64, r *reader) {
 type reader struct {
 	section string
 	b       []byte
+	off     int // of b, that was read: moving b itself wakes the write barrier
 	err     error
 }
 
@@ -142,16 +141,19 @@ func (r *reader) fail(format string, args ...any) {
 		e.Reason = "section " + r.section + ": " + e.Reason
 		r.err = e
 	}
-	r.b = nil
+	r.off = len(r.b)
 }
 
+// left is the number of bytes to read.
+func (r *reader) left() int { return len(r.b) - r.off }
+
 func (r *reader) take(n int) []byte {
-	if r.err != nil || n > len(r.b) {
+	if r.err != nil || n > r.left() {
 		r.fail("truncated")
 		return nil
 	}
-	b := r.b[:n]
-	r.b = r.b[n:]
+	b := r.b[r.off : r.off+n]
+	r.off += n
 	return b
 }
 
@@ -192,8 +194,24 @@ func (r *reader) zero(n int) {
 	}
 }
 
-func (r *reader) pos() Pos {
-	return Pos{File: r.u16(), Col: r.u16(), Line: r.u32()}
+func (r *reader) insn() (in Insn) {
+	if b := r.take(8); b != nil {
+		in = Insn{
+			Op: Op(b[0]), A: b[1],
+			Off: binary.LittleEndian.Uint16(b[2:]), K: binary.LittleEndian.Uint32(b[4:]),
+		}
+	}
+	return in
+}
+
+func (r *reader) pos() (p Pos) {
+	if b := r.take(8); b != nil {
+		p = Pos{
+			File: binary.LittleEndian.Uint16(b), Col: binary.LittleEndian.Uint16(b[2:]),
+			Line: binary.LittleEndian.Uint32(b[4:]),
+		}
+	}
+	return p
 }
 
 func (r *reader) constant() Const {
@@ -258,8 +276,8 @@ func list[T any](r *reader, n, limit, size uint64, one func() T) []T {
 	if n > limit {
 		r.fail("%d entries, at most %d", n, limit)
 	}
-	if r.err == nil && n > uint64(len(r.b))/size {
-		r.fail("%d entries in %d bytes", n, len(r.b))
+	if r.err == nil && n > uint64(r.left())/size {
+		r.fail("%d entries in %d bytes", n, r.left())
 	}
 	if r.err != nil || n == 0 {
 		return nil

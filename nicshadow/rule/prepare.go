@@ -58,7 +58,7 @@ func outcome(n int) Outcome {
 // A preparer builds the prepared form of a unit.
 type preparer struct {
 	u   *Unit
-	out prepared
+	out *prepared
 	// started holds, by pc, 1 + the number of the node or special that begins
 	// there; plain those of the nodes without merged lanes.
 	started, plain []int32
@@ -74,12 +74,12 @@ type unfilled struct {
 	plain bool
 }
 
-// prepare makes the prepared form of u, which verify accepted. There is at
+// prepare makes out the prepared form of u, which verify accepted. There is at
 // most one node for each instruction and way to fill it (and one more for
 // each two lanes of a row), so time and memory grow with the program only.
-func prepare(u *Unit) prepared {
+func prepare(u *Unit, out *prepared) {
 	p := preparer{
-		u:       u,
+		u: u, out: out,
 		started: make([]int32, len(u.Insns)),
 		plain:   make([]int32, len(u.Insns)),
 		tables:  make([]*searcher, len(u.Tables)),
@@ -103,7 +103,6 @@ func prepare(u *Unit) prepared {
 			p.fill(next)
 		}
 	}
-	return p.out
 }
 
 // thread follows the jumps at pc.

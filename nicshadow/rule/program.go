@@ -124,7 +124,7 @@ func (p *Program) Position(pc uint32) (file string, line, col int) {
 // build makes a program of a unit that verify accepted.
 func build(u *Unit, b []byte, steps int) *Program {
 	p := &Program{unit: *u, bytes: b, hash: sha256.Sum256(b), steps: steps}
-	p.fast = prepare(u)
+	prepare(u, &p.fast)
 	return p
 }
 
