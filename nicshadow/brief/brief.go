@@ -4,6 +4,7 @@
 package brief
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -132,30 +133,39 @@ func port(k *frame.Key, a netip.Addr, f frame.Field) netip.AddrPort {
 // addr is the address in a field of 32 or of 128 bits.
 func addr(k *frame.Key, f frame.Field) netip.Addr {
 	hi, lo := k.Wide(f)
+	return toAddr(f, hi, lo)
+}
+
+func toAddr(f frame.Field, hi, lo uint64) netip.Addr {
 	if f.Info().Kind == frame.KindIPv4 {
 		return netip.AddrFrom4([4]byte{byte(lo >> 24), byte(lo >> 16), byte(lo >> 8), byte(lo)})
 	}
 	var b [16]byte
-	for i := range 8 {
-		b[i], b[8+i] = byte(hi>>(56-8*i)), byte(lo>>(56-8*i))
-	}
+	binary.BigEndian.PutUint64(b[:], hi)
+	binary.BigEndian.PutUint64(b[8:], lo)
 	return netip.AddrFrom16(b)
 }
 
-// Field writes the value of a field as a person would: an address, a number,
-// true or false.
+// Field writes the value of a field of a frame: see [Value].
 func Field(k *frame.Key, f frame.Field) string {
-	switch v := k.Uint(f); f.Info().Kind {
+	hi, lo := k.Wide(f)
+	return Value(f, hi, lo)
+}
+
+// Value writes a value of field f as a person would: an address, a number,
+// true or false. hi is 0 but for fields of 128 bits.
+func Value(f frame.Field, hi, lo uint64) string {
+	switch f.Info().Kind {
 	case frame.KindMAC:
-		return mac(k, f).String()
+		return frame.MACFromUint64(lo).String()
 	case frame.KindIPv4, frame.KindIPv6:
-		return addr(k, f).String()
+		return toAddr(f, hi, lo).String()
 	case frame.KindBool:
-		return fmt.Sprint(v != 0)
+		return fmt.Sprint(lo != 0)
 	default:
 		if f == frame.EtherType {
-			return fmt.Sprintf("%#04x", v)
+			return fmt.Sprintf("%#04x", lo)
 		}
-		return fmt.Sprint(v)
+		return fmt.Sprint(lo)
 	}
 }

@@ -150,19 +150,42 @@ func fields(k *frame.Key) []FieldValue {
 }
 
 // insns is the text of each instruction, out of the disassembly, whose lines
-// are "\ttext @ position\t; pc".
+// are "\ttext @ position\t; pc". Tables are written out as far as maxEntries.
 func insns(p *rule.Program) map[int]string {
 	m := make(map[int]string, p.Len())
+	tables := p.Unit().Tables
 	for line := range strings.Lines(rule.Disassemble(p)) {
 		text, number, ok := cutLast(strings.TrimSuffix(line, "\n"), "\t; ")
 		if pc, err := strconv.Atoi(number); ok && err == nil && strings.HasPrefix(line, "\t") {
 			if p.Insn(uint32(pc)).Op.IsTest() {
 				text, _, _ = cutLast(text, " else L")
 			}
-			m[pc] = strings.Join(strings.Fields(text), " ")
+			text = strings.Join(strings.Fields(text), " ")
+			if in := p.Insn(uint32(pc)); in.Op == rule.OpTestIn || in.Op == rule.OpTestNotI {
+				text = text[:strings.LastIndexByte(text, ' ')+1] + entries(&tables[in.K], frame.Field(in.A))
+			}
+			m[pc] = text
 		}
 	}
 	return m
+}
+
+// maxEntries is how much of a table is written out.
+const maxEntries = 4
+
+// entries writes a table of values of field f: "{10.0.0.0/8, 192.0.2.0/24}".
+func entries(t *rule.Table, f frame.Field) string {
+	var all []string
+	for _, v := range t.Values[:min(len(t.Values), maxEntries)] {
+		all = append(all, brief.Value(f, v.Hi, v.Lo))
+	}
+	for _, p := range t.Prefixes[:min(len(t.Prefixes), maxEntries)] {
+		all = append(all, brief.Value(f, p.Value.Hi, p.Value.Lo)+"/"+strconv.Itoa(int(p.Bits)))
+	}
+	if n := t.Len(); n > maxEntries {
+		all = append(all, "... "+strconv.Itoa(n)+" in all")
+	}
+	return "{" + strings.Join(all, ", ") + "}"
 }
 
 func cutLast(s, sep string) (before, after string, ok bool) {

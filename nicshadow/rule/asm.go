@@ -14,6 +14,7 @@ import (
 // with the number of its line.
 func Assemble(src string) (*Unit, error) {
 	a := assembler{labels: make(map[string]int), entries: make(map[frame.Class]bool)}
+	a.pools = newInterner(&a.u)
 	for i, line := range strings.Split(src, "\n") {
 		if err := a.line(stripComment(line)); err != nil {
 			return nil, fmt.Errorf("line %d: %w", i+1, err)
@@ -46,6 +47,7 @@ func Assemble(src string) (*Unit, error) {
 
 type assembler struct {
 	u       Unit
+	pools   *interner // of u
 	labels  map[string]int
 	jumps   []jump
 	entries map[frame.Class]bool
@@ -110,19 +112,19 @@ func (a *assembler) directive(word, rest string) error {
 		if err != nil {
 			return err
 		}
-		a.u.Consts = append(a.u.Consts, c)
+		a.pools.pushConst(c)
 	case ".row":
 		r, err := parseRow(rest)
 		if err != nil {
 			return err
 		}
-		a.u.Rows = append(a.u.Rows, r)
+		a.pools.pushRow(r)
 	case ".why":
 		w, err := a.parseWhy(rest)
 		if err != nil {
 			return err
 		}
-		a.u.Whys = append(a.u.Whys, w)
+		a.pools.pushWhy(w)
 	case ".entry":
 		return a.entry(strings.Fields(rest))
 	default:
@@ -276,26 +278,26 @@ func (a *assembler) operand(in Insn, want operand, s string) (uint32, error) {
 		if err != nil {
 			return 0, err
 		}
-		return a.u.internRow(r), nil
+		return a.pools.row(r), nil
 	case opWhy:
 		w, err := a.parseWhy(s)
 		if err != nil {
 			return 0, err
 		}
-		return a.u.internWhy(w), nil
+		return a.pools.why(w), nil
 	case opPair:
 		value, mask, err := parseMasked(s, uint8(f.Width()))
 		if err != nil {
 			return 0, err
 		}
-		return a.u.internPair(value, mask), nil
+		return a.pools.pair(value, mask), nil
 	}
 	c, err := parseConst(s)
 	if err != nil {
 		return 0, err
 	}
 	if want != opImm {
-		return a.u.internConst(c), nil
+		return a.pools.constant(c), nil
 	}
 	if !c.fits(32) {
 		return 0, fmt.Errorf("%q is wider than 32 bits", s)

@@ -22,8 +22,8 @@ func Disassemble(p *Program) string {
 type disassembler struct {
 	u   *Unit
 	out strings.Builder
-	// pool is what the assembler will have interned so far.
-	pool Unit
+	// pools is what the assembler will have interned so far.
+	pools *interner
 	// labels are the pcs that something jumps to.
 	labels map[int]bool
 	// kinds says, for each table, what fields are looked up in it.
@@ -68,44 +68,45 @@ func (d *disassembler) directives() {
 		}
 		d.out.WriteString("}\n")
 	}
-	follow := d.interned()
-	if !slices.Equal(follow.Consts, d.u.Consts) {
-		for _, c := range d.u.Consts {
+	d.pools = newInterner(&Unit{})
+	follow, u := d.interned(), d.u
+	if !slices.Equal(follow.Consts, u.Consts) {
+		for _, c := range u.Consts {
 			fmt.Fprintf(&d.out, ".const %s\n", formatConst(c, frame.KindInt))
+			d.pools.pushConst(c)
 		}
-		d.pool.Consts = slices.Clip(d.u.Consts)
 	}
-	if !slices.EqualFunc(follow.Rows, d.u.Rows, slices.Equal) {
-		for _, r := range d.u.Rows {
+	if !slices.EqualFunc(follow.Rows, u.Rows, slices.Equal) {
+		for _, r := range u.Rows {
 			fmt.Fprintf(&d.out, ".row %s\n", formatRow(r))
+			d.pools.pushRow(r)
 		}
-		d.pool.Rows = slices.Clip(d.u.Rows)
 	}
-	if !slices.Equal(follow.Whys, d.u.Whys) {
-		for _, w := range d.u.Whys {
+	if !slices.Equal(follow.Whys, u.Whys) {
+		for _, w := range u.Whys {
 			fmt.Fprintf(&d.out, ".why %s\n", d.why(w))
+			d.pools.pushWhy(w)
 		}
-		d.pool.Whys = slices.Clip(d.u.Whys)
 	}
 }
 
 // interned is the pools that come of interning the operands of the
 // instructions in their order.
 func (d *disassembler) interned() *Unit {
-	u, p := d.u, new(Unit)
+	u, p := d.u, newInterner(&Unit{})
 	for _, in := range u.Insns {
 		switch opDefs[in.Op].k {
 		case opConst, opConst64:
-			p.internConst(u.Consts[in.K])
+			p.constant(u.Consts[in.K])
 		case opPair:
-			p.internPair(u.Consts[in.K], u.Consts[in.K+1])
+			p.pair(u.Consts[in.K], u.Consts[in.K+1])
 		case opRow:
-			p.internRow(u.Rows[in.K])
+			p.row(u.Rows[in.K])
 		case opWhy:
-			p.internWhy(u.Whys[in.K])
+			p.why(u.Whys[in.K])
 		}
 	}
-	return p
+	return p.u
 }
 
 func (d *disassembler) instructions() {
@@ -180,21 +181,21 @@ func (d *disassembler) operandK(in Insn, want operand) string {
 		return strconv.Itoa(int(int32(in.K)))
 	case opConst:
 		c := d.u.Consts[in.K]
-		return pick(d.pool.internConst(c), formatConst(c, f.Kind()))
+		return pick(d.pools.constant(c), formatConst(c, f.Kind()))
 	case opConst64:
 		c := d.u.Consts[in.K]
-		return pick(d.pool.internConst(c), fmt.Sprintf("%#x", c.Lo))
+		return pick(d.pools.constant(c), fmt.Sprintf("%#x", c.Lo))
 	case opPair:
 		value, mask := d.u.Consts[in.K], d.u.Consts[in.K+1]
-		return pick(d.pool.internPair(value, mask), formatMasked(value, mask, f))
+		return pick(d.pools.pair(value, mask), formatMasked(value, mask, f))
 	case opRow:
 		r := d.u.Rows[in.K]
-		return pick(d.pool.internRow(r), formatRow(r))
+		return pick(d.pools.row(r), formatRow(r))
 	case opTable, opTableReg:
 		return "t" + strconv.Itoa(int(in.K))
 	case opWhy:
 		w := d.u.Whys[in.K]
-		return pick(d.pool.internWhy(w), d.why(w))
+		return pick(d.pools.why(w), d.why(w))
 	}
 	return ""
 }

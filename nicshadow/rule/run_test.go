@@ -3,6 +3,7 @@ package rule_test
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/rule"
@@ -167,5 +168,46 @@ func TestNoClassDrops(t *testing.T) {
 	k := newGenerator(1).key(frame.ClassARP)
 	if o := p.Run(k); o.Verdict != rule.Forward {
 		t.Errorf("arp: %v", o)
+	}
+}
+
+// The largest program is prepared in time that grows with its length, and
+// runs through: every instruction of it is a test of its own that goes on,
+// either with a test of registers behind every fourth or without.
+func TestLargestProgram(t *testing.T) {
+	for _, registers := range []bool{false, true} {
+		var insns []rule.Insn
+		if registers {
+			insns = append(insns, rule.Insn{Op: rule.OpLoadI, A: 1, K: 1})
+		}
+		for i := len(insns); i < rule.MaxInsns-2; i++ {
+			in := rule.Insn{Op: rule.OpTestNe, A: uint8(frame.Length), K: uint32(i), Off: uint16(rule.MaxInsns - 2 - i)}
+			switch {
+			case registers && i%4 == 1:
+				in = rule.Insn{Op: rule.OpAdd, A: 1, K: 1}
+			case i%3 == 0:
+				in.Off = uint16(i % 7) // to somewhere near
+			}
+			if in.Op != rule.OpAdd {
+				in.Off = min(in.Off, uint16(rule.MaxInsns-2-i))
+			}
+			insns = append(insns, in)
+		}
+		insns = append(insns, rule.Insn{Op: rule.OpRet, A: 1}, ret)
+		start := time.Now()
+		p, err := rule.New(everywhere(insns...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d > 3*time.Second { // 0.1 s measured
+			t.Errorf("New takes %v", d)
+		}
+		g := newGenerator(1)
+		for range 20 {
+			k := g.key(frame.ClassOther)
+			if got, want := p.Run(k), p.Trace(k, func(int, bool) {}); got != want {
+				t.Errorf("Run = %v, Trace = %v", got, want)
+			}
+		}
 	}
 }

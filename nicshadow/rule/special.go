@@ -69,7 +69,7 @@ func (p *preparer) fillSpecial(n, pc int) {
 }
 
 // maxMicroOps bounds a stretch, as maxTests does a node.
-const maxMicroOps = 32
+const maxMicroOps = 8
 
 // microOps are the instructions on registers from pc up to the first test,
 // that test included if it is one of registers.
