@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strconv"
 	"syscall"
 
@@ -49,30 +48,37 @@ func Background(ctx context.Context, args []string) (pid int, err error) {
 		return 0, err
 	}
 	defer r.Close()
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Args[0] = os.Args[0]
-	cmd.Stderr = os.Stderr
-	cmd.ExtraFiles = []*os.File{w}
-	cmd.Env = append(os.Environ(), backgroundEnv+"="+strconv.Itoa(3))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Start()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		w.Close()
+		return 0, err
+	}
+	defer null.Close()
+	child, err := os.StartProcess("/proc/self/exe", append([]string{os.Args[0]}, args...), &os.ProcAttr{
+		Env:   append(os.Environ(), backgroundEnv+"=3"),
+		Files: []*os.File{null, null, os.Stderr, w},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
 	w.Close()
 	if err != nil {
 		return 0, fmt.Errorf("start in the background: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(unix.SIGTERM) })
+	stop := context.AfterFunc(ctx, func() { child.Signal(unix.SIGTERM) })
 	b, rerr := io.ReadAll(io.LimitReader(r, maxStartReport))
 	stop()
 	var report startReport
 	if rerr == nil && json.Unmarshal(b, &report) == nil && report.Started {
-		pid = cmd.Process.Pid
-		return pid, cmd.Process.Release()
+		pid = child.Pid
+		return pid, child.Release()
 	}
-	werr := cmd.Wait()
+	st, werr := child.Wait()
 	if report.Error != "" {
 		return 0, &BackgroundError{Msg: report.Error, Code: report.Code}
 	}
-	return 0, fmt.Errorf("the background process ended without a word: %w", errors.Join(rerr, werr))
+	if err := errors.Join(rerr, werr); err != nil {
+		return 0, fmt.Errorf("start in the background: %w", err)
+	}
+	return 0, fmt.Errorf("the background process ended without a word: %v", st)
 }
 
 // A Reporter is the other end of [Background]: what the background process

@@ -20,8 +20,8 @@ const (
 	EventStarted     EventType = "started" // the workload runs: Pid
 	EventReady       EventType = "ready"
 	EventHook        EventType = "hook"        // a hook has run: Point, Hook, DurationNS, Error
-	EventPolicyLoad  EventType = "policy_load" // Program, or Error and the old one in force
-	EventPolicyMode  EventType = "policy_mode" // Mode, or Error
+	EventPolicyLoad  EventType = "policy_load" // Program, DurationNS; with Error the old one is in force
+	EventPolicyMode  EventType = "policy_mode" // Mode, DurationNS, Error
 	EventLockdown    EventType = "lockdown"    // nothing passes any more: Error says why
 	EventViolation   EventType = "violation"   // Record is the data path's
 	EventSignal      EventType = "signal"      // Signal was sent to the workload

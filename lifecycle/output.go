@@ -1,12 +1,8 @@
 package lifecycle
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,17 +15,6 @@ import (
 // maxLog is how long a container's log may grow; the generation before is kept,
 // so a log takes twice that.
 const maxLog = 10 << 20
-
-// maxLine is the longest line of output that is kept in one piece.
-const maxLine = 16 << 10
-
-// A LogRecord is one line of a container's log.
-type LogRecord struct {
-	Time    time.Time `json:"time"`
-	Stream  string    `json:"stream"`            // "stdout" or "stderr"
-	Line    string    `json:"line"`              // without its end
-	Partial bool      `json:"partial,omitempty"` // the line goes on in the next record of this stream
-}
 
 // An output is where a container's standard streams lead.
 //
@@ -131,12 +116,6 @@ func (o *output) close(killed <-chan struct{}) {
 	}
 }
 
-// A sink takes the output of one stream besides the log.
-type sink interface {
-	io.Writer
-	flush() error // the stream has ended
-}
-
 func (o *output) pump(c *Container, r io.ReadCloser, stream string, to sink) {
 	lines := &lineLog{stream: stream}
 	buf := make([]byte, 32<<10)
@@ -167,120 +146,4 @@ func (o *output) write(c *Container, b []byte) {
 	if _, err := o.log.Write(b); err != nil {
 		o.failed.Do(func() { c.pod.log.Warn("output is missing in the log", "container", c.name, "err", err) })
 	}
-}
-
-// A lineLog turns output into LogRecords.
-type lineLog struct {
-	stream  string
-	partial []byte
-}
-
-// add returns the records of the lines that end in b.
-func (l *lineLog) add(b []byte) []byte {
-	var out []byte
-	for len(b) > 0 {
-		i := bytes.IndexByte(b, '\n')
-		n := i
-		if i < 0 {
-			n = len(b)
-		}
-		if room := maxLine - len(l.partial); n > room {
-			l.partial = append(l.partial, b[:room]...)
-			out, b = l.record(out, true), b[room:]
-			continue
-		}
-		l.partial = append(l.partial, b[:n]...)
-		if i < 0 {
-			break
-		}
-		out, b = l.record(out, false), b[n+1:]
-	}
-	return out
-}
-
-// end returns the record of a last line without an end.
-func (l *lineLog) end() []byte {
-	if len(l.partial) == 0 {
-		return nil
-	}
-	return l.record(nil, false)
-}
-
-func (l *lineLog) record(out []byte, partial bool) []byte {
-	r := LogRecord{Time: time.Now(), Stream: l.stream, Line: strings.TrimSuffix(string(l.partial), "\r"), Partial: partial}
-	l.partial = l.partial[:0]
-	b, err := json.Marshal(r)
-	if err != nil { // cannot be: a time and strings
-		return out
-	}
-	return append(append(out, b...), '\n')
-}
-
-// rawSink passes everything on as it is.
-type rawSink struct{ io.Writer }
-
-func (rawSink) flush() error { return nil }
-
-// sink returns where output for std goes besides the log; nil for nowhere.
-func (p *Pod) sink(std *os.File, name string, alone bool) sink {
-	switch {
-	case std == nil || p.cfg.Detached:
-		return nil
-	case alone:
-		return rawSink{std}
-	}
-	width := 0
-	for _, c := range p.cfg.Containers {
-		width = max(width, len(c.Spec.Name))
-	}
-	return &prefixSink{w: std, mu: &p.outMu, prefix: fmt.Sprintf("%-*s | ", width, name)}
-}
-
-// A prefixSink marks each line with the name of its container. Lines are passed
-// on whole, so that those of several containers do not mix.
-type prefixSink struct {
-	w      io.Writer
-	mu     *sync.Mutex // of all that write to w
-	prefix string
-	line   []byte
-}
-
-func (s *prefixSink) Write(b []byte) (int, error) {
-	var out []byte
-	for rest := b; len(rest) > 0; {
-		i := bytes.IndexByte(rest, '\n')
-		if i < 0 {
-			s.line = append(s.line, rest...)
-			if len(s.line) > maxLine {
-				out = s.emit(out)
-			}
-			break
-		}
-		s.line = append(s.line, rest[:i]...)
-		out, rest = s.emit(out), rest[i+1:]
-	}
-	return len(b), s.put(out)
-}
-
-func (s *prefixSink) emit(out []byte) []byte {
-	out = append(append(append(out, s.prefix...), s.line...), '\n')
-	s.line = s.line[:0]
-	return out
-}
-
-func (s *prefixSink) put(b []byte) error {
-	if len(b) == 0 {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, err := s.w.Write(b)
-	return err
-}
-
-func (s *prefixSink) flush() error {
-	if len(s.line) == 0 {
-		return nil
-	}
-	return s.put(s.emit(nil))
 }

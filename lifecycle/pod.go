@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"sekimori/lifecycle/store"
 )
@@ -107,44 +106,6 @@ func open(ctx context.Context, cfg PodConfig) (*Pod, error) {
 	return p, nil
 }
 
-// claim takes the pod's name in the state directory.
-func (p *Pod) claim() error {
-	s, err := store.Open(rootOr(p.cfg.Root))
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	p.state = store.State{Name: p.cfg.Name, Source: p.cfg.Source, Keep: p.cfg.Keep, Network: p.cfg.NetworkRecord}
-	for _, c := range p.cfg.Containers {
-		p.state.Containers = append(p.state.Containers, store.Container{Name: c.Spec.Name, Status: string(Creating)})
-	}
-	p.dir, err = s.Claim(&p.state, p.plan)
-	return err
-}
-
-// plan puts into the state what a clean-up must know of each container. So it is
-// on disk before any of them is made: killed anywhere, the supervisor leaves
-// nothing that a clean-up would not find.
-func (p *Pod) plan(st *store.State) error {
-	for i := range p.cfg.Containers {
-		c := newContainer(p, &p.cfg.Containers[i], st.Containers[i].IDBase)
-		record, err := p.runtime.Plan(c.runtimeConfig())
-		if err != nil {
-			return fmt.Errorf("container %q: %w", c.name, err)
-		}
-		c.record, st.Containers[i].Record = record, record
-		p.containers = append(p.containers, c)
-	}
-	return nil
-}
-
-func rootOr(root string) string {
-	if root == "" {
-		return DefaultRoot
-	}
-	return root
-}
-
 // bringUp creates all containers, then starts all.
 func (p *Pod) bringUp(ctx context.Context) error {
 	for _, c := range p.containers {
@@ -211,64 +172,6 @@ func (p *Pod) close() {
 	close(p.down)
 	p.control.close()
 	close(p.ended)
-}
-
-// leave gives the name back.
-func (p *Pod) leave(code int) {
-	gone := true
-	for _, c := range p.containers {
-		gone = gone && c.isRemoved()
-	}
-	p.saveMu.Lock()
-	p.state.ExitStatus = &code
-	if gone {
-		p.state.Finished = time.Now()
-	}
-	p.saveMu.Unlock()
-	if !gone || p.cfg.Keep {
-		p.saveOrWarn()
-	}
-	var err error
-	switch {
-	case !gone: // the record says what a later clean-up must remove
-		err = p.dir.Release()
-	case p.cfg.Keep:
-		err = p.dir.Keep()
-	default:
-		err = p.dir.Remove()
-	}
-	if err != nil {
-		p.fail(err)
-	}
-}
-
-// save writes the state.
-func (p *Pod) save() error {
-	p.saveMu.Lock()
-	defer p.saveMu.Unlock()
-	for i, c := range p.containers {
-		c.describe(&p.state.Containers[i])
-	}
-	return p.dir.Save(&p.state)
-}
-
-// saveOrWarn writes the state where nothing can be done if that fails: the one
-// on disk stays, and what it says is enough for a clean-up.
-func (p *Pod) saveOrWarn() {
-	if err := p.save(); err != nil {
-		p.log.Warn("state is out of date", "pod", p.cfg.Name, "err", err)
-	}
-}
-
-// saveUnlessLast writes the state, unless all workloads have ended: then its end
-// is near, and what is on disk is enough for a clean-up.
-func (p *Pod) saveUnlessLast() {
-	for _, c := range p.containers {
-		if c.Status() != Stopped {
-			p.saveOrWarn()
-			return
-		}
-	}
 }
 
 // fail notes why the pod will not have ended well.

@@ -51,6 +51,7 @@ func (c *Container) changePolicy(ctx context.Context, program []byte, mode *stri
 		return err
 	}
 	e := Event{Type: EventPolicyLoad, Container: c.name}
+	began := time.Now()
 	var err error
 	if mode != nil {
 		e.Type, e.Mode = EventPolicyMode, *mode
@@ -59,6 +60,7 @@ func (c *Container) changePolicy(ctx context.Context, program []byte, mode *stri
 		e.Program = programID(program)
 		err = c.applyProgram(ctx, program)
 	}
+	e.DurationNS = int64(time.Since(began))
 	if err != nil {
 		e.Error = err.Error()
 	}
