@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"encoding/binary"
 	"fmt"
 	"path"
 	"slices"
@@ -17,14 +18,15 @@ import (
 // afterwards), so the child never looks a host path up.
 type builder struct {
 	*script
-	cfg     *Config
-	control control
-	joins   bool   // namespaces are joined, so the script clones once more
-	nsFlags uint64 // namespaces that differ from the host's
-	exec    execParams
-	files   []int // host descriptors to close at the end
-	attrs   []pendingAttr
-	null    int // the host's /dev/null
+	cfg       *Config
+	control   control
+	joins     bool   // namespaces are joined, so the script clones once more
+	nsFlags   uint64 // namespaces that differ from the host's
+	exec      execParams
+	files     []int // host descriptors to close at the end
+	attrs     []pendingAttr
+	null      int    // the host's /dev/null
+	nullMount hostFD // its mount at /dev/null in the container; 0 if there is none
 
 	root   slot         // descriptor of the container's root
 	made   map[int]slot // file systems made before the pivot, by index of mounts
@@ -238,6 +240,15 @@ func (b *builder) identity() error {
 	if b.cfg.newNS(specs.CgroupNamespace) {
 		b.step("make cgroup namespace")
 		b.call(unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+	}
+	if b.cfg.newNS(specs.NetworkNamespace) {
+		b.step("bring up lo")
+		// struct ifreq: a name of 16 bytes, then the flags.
+		req := append([]byte("lo"), make([]byte, 38)...)
+		binary.NativeEndian.PutUint16(req[16:], unix.IFF_UP|unix.IFF_RUNNING)
+		sock := b.open(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		b.call(unix.SYS_IOCTL, sock, unix.SIOCSIFFLAGS, req)
+		b.call(unix.SYS_CLOSE, sock)
 	}
 	if h := b.spec.OCI.Hostname; h != "" {
 		b.step("set host name %q", h)

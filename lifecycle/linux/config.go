@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path"
-	"regexp"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -42,12 +41,11 @@ type Config struct {
 // as image formats and distributions assume.
 const idCount = 65536
 
-var idRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}(/[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62})?$`)
-
 // check validates c and fills in what is optional.
 func (c *Config) check() error {
-	if !idRE.MatchString(c.ID) {
-		return fmt.Errorf("container id %q does not match %s", c.ID, idRE)
+	pod, name, has := strings.Cut(c.ID, "/")
+	if !bundle.ValidName(pod) || has && !bundle.ValidName(name) {
+		return fmt.Errorf("container id %q is not POD/CONTAINER", c.ID)
 	}
 	if c.Spec == nil {
 		return fmt.Errorf("container %s: no specification", c.ID)
@@ -100,16 +98,6 @@ func (c *Config) mappings() (uids, gids []specs.LinuxIDMapping) {
 	}
 	all := []specs.LinuxIDMapping{{ContainerID: 0, HostID: c.IDBase, Size: idCount}}
 	return all, all
-}
-
-// hostID turns a container's id into the host's.
-func hostID(ms []specs.LinuxIDMapping, id uint32) (uint32, bool) {
-	for _, m := range ms {
-		if id >= m.ContainerID && id-m.ContainerID < m.Size {
-			return m.HostID + id - m.ContainerID, true
-		}
-	}
-	return 0, false
 }
 
 // cgroupPath is the container's place below the root of each hierarchy.

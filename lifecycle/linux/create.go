@@ -33,6 +33,11 @@ var cloneFlags = map[specs.LinuxNamespaceType]uint64{
 // Files that the specification names are opened here, so a path that is
 // changed afterwards is not followed again.
 func Create(ctx context.Context, cfg Config) (*Container, error) {
+	return create(ctx, cfg, nil)
+}
+
+// create is Create; change, if not nil, may alter the script (tests do).
+func create(ctx context.Context, cfg Config, change func(*script)) (*Container, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -44,18 +49,21 @@ func Create(ctx context.Context, cfg Config) (*Container, error) {
 		return nil, fmt.Errorf("create container %s: %w", cfg.ID, err)
 	}
 	c := &Container{id: cfg.ID, log: cfg.Log, cgroup: cg}
-	if err := c.create(&cfg); err != nil {
+	if err := c.create(&cfg, change); err != nil {
 		return nil, errors.Join(fmt.Errorf("create container %s: %w", cfg.ID, err), c.Destroy())
 	}
 	return c, nil
 }
 
 // create makes the process, and does for it what only a privileged parent can.
-func (c *Container) create(cfg *Config) error {
+func (c *Container) create(cfg *Config, change func(*script)) error {
 	b := newBuilder(cfg, c.cgroup)
 	defer b.close()
 	if err := b.build(); err != nil {
 		return err
+	}
+	if change != nil {
+		change(b.script)
 	}
 	c.exec, c.joined = b.exec, b.nsFlags
 	if err := c.spawn(cfg, b); err != nil {
@@ -98,7 +106,7 @@ func start(s *script, flags uint64, joins bool, ctl control) (*process, error) {
 	pid, err := spawn(s, args, board)
 	ctl.child.Close()
 	if err == nil && joins {
-		pid, err = board.second(pid)
+		pid, err = board.second(pid, s)
 	}
 	if err != nil {
 		ctl.parent.Close()
@@ -119,7 +127,7 @@ func start(s *script, flags uint64, joins bool, ctl control) (*process, error) {
 // second waits for the process that joined namespaces to hand over to its
 // child, and returns the child. The child is ours too (CLONE_PARENT), so its id
 // cannot be reused before we wait for it.
-func (b *board) second(first int) (int, error) {
+func (b *board) second(first int, s *script) (int, error) {
 	var ws unix.WaitStatus
 	for {
 		if _, err := unix.Wait4(first, &ws, 0, nil); err != unix.EINTR {
@@ -127,15 +135,10 @@ func (b *board) second(first int) (int, error) {
 		}
 	}
 	if b.pid == 0 {
-		return 0, errJoin{board: b}
+		return 0, b.failure(s)
 	}
 	return int(b.pid), nil
 }
-
-// An errJoin says that joining a namespace failed; the board has the details.
-type errJoin struct{ board *board }
-
-func (e errJoin) Error() string { return "join namespaces: " + unix.Errno(e.board.errno).Error() }
 
 // adopt does for the new process what it cannot do itself: its id maps, its
 // resource limits, and the attributes of the mounts it is going to attach, for
@@ -268,9 +271,11 @@ func (p *process) proceed(ctx context.Context, last bool) error {
 }
 
 // failure reads from the board what went wrong.
-func (p *process) failure() error {
-	pc := min(int(p.board.pc), len(p.script.ops)-1)
-	return &StepError{Step: p.script.steps[p.script.ops[pc].step], Err: unix.Errno(p.board.errno)}
+func (p *process) failure() error { return p.board.failure(p.script) }
+
+func (b *board) failure(s *script) error {
+	pc := min(int(b.pc), len(s.ops)-1)
+	return &StepError{Step: s.steps[s.ops[pc].step], Err: unix.Errno(b.errno)}
 }
 
 // release forgets what was needed until the program ran.

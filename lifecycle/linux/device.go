@@ -81,6 +81,9 @@ func (b *builder) device(d specs.LinuxDevice, target func() slot, place func() (
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != mode || st.Rdev != rdev {
 		return fmt.Errorf("device %s: the host's %s is not %s %d:%d, and a user namespace cannot make nodes", d.Path, hostPath, d.Type, d.Major, d.Minor)
 	}
+	if d.Path == "null" {
+		b.nullMount = h
+	}
 	t := target()
 	b.call(unix.SYS_MOVE_MOUNT, h, "", t, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	b.call(unix.SYS_CLOSE, t)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"unsafe"
 
@@ -32,9 +31,21 @@ type ExecConfig struct {
 // A Process is what Exec started.
 type Process struct {
 	p    *process
-	once sync.Once
+	done chan struct{} // closed when what follows is set
 	st   ExitStatus
 	err  error
+}
+
+// newProcess waits for p, whether the caller does or not: the first process of
+// a pid namespace cannot end before all others are waited for, and this one is
+// our child.
+func newProcess(p *process) *Process {
+	proc := &Process{p: p, done: make(chan struct{})}
+	go func() { // ends with the process
+		proc.st, proc.err = p.wait()
+		close(proc.done)
+	}()
+	return proc
 }
 
 // Pid is the process's id in the host's pid namespace.
@@ -45,10 +56,7 @@ func (p *Process) Signal(sig syscall.Signal) error { return p.p.signal(sig) }
 
 // Wait returns when the process has ended. It may be called more than once.
 func (p *Process) Wait() (ExitStatus, error) {
-	p.once.Do(func() {
-		p.st, p.err = p.p.wait()
-		p.p.pidfd.Close()
-	})
+	<-p.done
 	return p.st, p.err
 }
 
@@ -71,7 +79,7 @@ func (c *Container) Exec(ctx context.Context, cfg ExecConfig) (*Process, error) 
 	if err != nil {
 		return nil, fmt.Errorf("exec in container %s: %w", c.id, err)
 	}
-	return &Process{p: p}, nil
+	return newProcess(p), nil
 }
 
 func (c *Container) execProcess(ctx context.Context, cfg ExecConfig) (*process, error) {

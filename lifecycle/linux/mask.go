@@ -54,17 +54,30 @@ func (b *builder) mask(p string) error {
 	b.jump(done)
 
 	b.bind(file)
-	null, err := unix.OpenTree(b.null, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	null, err := b.nullCopy()
 	if err != nil {
 		return fmt.Errorf("mask %s: %w", p, err)
 	}
-	h := b.own(null)
 	at := b.inRoot(p, 0)
 	b.on(done, unix.ENOENT, unix.ENOTDIR)
-	b.call(unix.SYS_MOVE_MOUNT, h, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	b.call(unix.SYS_MOVE_MOUNT, null, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	b.call(unix.SYS_CLOSE, at)
 	b.bind(done)
 	return nil
+}
+
+// nullCopy is one more mount of the null device. If one is attached already,
+// the child clones that when it needs to; of a detached one older kernels make
+// no clones, so then the parent does, at 24 us for each path, existing or not.
+func (b *builder) nullCopy() (any, error) {
+	if b.nullMount != 0 {
+		return b.open(unix.SYS_OPEN_TREE, b.nullMount, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH), nil
+	}
+	fd, err := unix.OpenTree(b.null, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return nil, err
+	}
+	return b.own(fd), nil
 }
 
 // emptyFS makes an empty read-only file system. One could be cloned for all

@@ -168,7 +168,8 @@ const (
 type span struct {
 	lo, hi uint32
 	body   []bpf.Instruction // ends in a return on every path
-	key    string            // equal for equal bodies; empty if the body looks at arguments
+	plain  bool              // the body is but this action
+	action uint32
 }
 
 // compile makes the filter:
@@ -205,21 +206,21 @@ func lastSyscall() (last uint32) {
 
 // spans covers all numbers, in order.
 func (p *profile) spans() []span {
-	byNr := map[uint32][]rule{}
+	last := lastSyscall()
+	byNr := make([][]rule, last+1)
 	for _, r := range p.rules {
 		byNr[r.nr] = append(byNr[r.nr], r)
 	}
-	last := lastSyscall()
 	var out []span
 	for nr := uint32(0); nr <= last; nr++ {
 		s := p.leaf(nr, byNr[nr])
-		if n := len(out); n > 0 && s.key != "" && out[n-1].key == s.key {
+		if n := len(out); n > 0 && s.plain && out[n-1].plain && out[n-1].action == s.action {
 			out[n-1].hi = nr
 			continue
 		}
 		out = append(out, s)
 	}
-	return append(out, span{lo: last + 1, hi: ^uint32(0), body: ret(p.unknown)})
+	return append(out, span{lo: last + 1, hi: ^uint32(0), plain: true, action: p.unknown})
 }
 
 func ret(action uint32) []bpf.Instruction {
@@ -228,21 +229,18 @@ func ret(action uint32) []bpf.Instruction {
 
 // leaf is what happens to one call.
 func (p *profile) leaf(nr uint32, rules []rule) span {
-	s := span{lo: nr, hi: nr}
+	s := span{lo: nr, hi: nr, plain: true, action: p.other}
 	for _, r := range rules {
 		if len(r.conds) == 0 {
-			if s.body == nil {
-				s.key = fmt.Sprint(r.action)
-			}
-			s.body = append(s.body, bpf.RetConstant{Val: r.action})
-			return s
+			s.action = r.action
+			break
 		}
+		s.plain = false
 		s.body = append(s.body, r.code()...)
 	}
-	if s.body == nil {
-		s.key = fmt.Sprint(p.other)
+	if !s.plain {
+		s.body = append(s.body, bpf.RetConstant{Val: s.action})
 	}
-	s.body = append(s.body, bpf.RetConstant{Val: p.other})
 	return s
 }
 
@@ -303,6 +301,9 @@ func (c cond) code(rest int) []bpf.Instruction {
 // tree is a binary search over spans; the number is in the register.
 func (p *profile) tree(spans []span) []bpf.Instruction {
 	if len(spans) == 1 {
+		if spans[0].plain {
+			return ret(spans[0].action)
+		}
 		return spans[0].body
 	}
 	mid := len(spans) / 2

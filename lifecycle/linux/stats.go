@@ -109,7 +109,8 @@ func (c *Container) OOMKills() (uint64, error) {
 
 // OOMEvents returns a channel that receives after the container has run out of
 // memory, and is closed when ctx is done or the container is destroyed. Several
-// events may be one receive.
+// events may be one receive. On cgroup v1 the kernel speaks up before it kills,
+// so [Container.OOMKills] may count the victim a moment later only.
 func (c *Container) OOMEvents(ctx context.Context) (<-chan struct{}, error) {
 	f, err := c.cgroup.oomEvents()
 	if err != nil {
@@ -122,22 +123,17 @@ func (c *Container) OOMEvents(ctx context.Context) (<-chan struct{}, error) {
 		defer stop()
 		defer f.Close()
 		buf := make([]byte, 4096)
-		seen := uint64(0)
 		for {
 			if _, err := f.Read(buf); err != nil {
 				return
 			}
 			// Both kinds of file also speak up when the group goes.
-			s, err := c.cgroup.stats()
-			if _, gone := os.Stat(c.cgroup.killDirs()[0]); err != nil || gone != nil {
+			if _, err := os.Stat(c.cgroup.killDirs()[0]); err != nil {
 				return
 			}
-			if s.OOMKills > seen {
-				seen = s.OOMKills
-				select {
-				case events <- struct{}{}:
-				default:
-				}
+			select {
+			case events <- struct{}{}:
+			default:
 			}
 		}
 	}()
