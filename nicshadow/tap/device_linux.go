@@ -29,7 +29,6 @@ type Device struct {
 	file   *os.File
 	raw    syscall.RawConn
 	closed atomic.Bool
-	leave  bool // Config.EndsWithNetNS
 
 	// The reader's own. try is made once: a closure a call would allocate.
 	rbuf []byte
@@ -93,23 +92,27 @@ func (d *Device) Name() string { return d.name }
 // Destroying a device waits for the kernel's readers (RCU): 7 to 52 ms here,
 // median 32 ms, whatever the order in which the device, its link and its
 // namespace go. With Config.EndsWithNetNS, Close only lets go of the device
-// (0.04 ms), and the kernel destroys it in the background, together with its
-// namespace. If the namespace lives on after all, a dead card stays in it. A
-// supervisor that is killed closes without that, and the kernel destroys the
-// device at once.
+// (0.3 ms), and the kernel destroys it in the background, together with its
+// namespace; so it does when the supervisor is killed. If the namespace lives
+// on after all, a dead card stays in it.
 func (d *Device) Close() error {
-	var err error
-	if d.leave && !d.closed.Swap(true) {
-		// A persistent device does not end with its descriptor.
-		if cerr := d.raw.Control(func(fd uintptr) { err = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) }); cerr != nil {
-			err = cerr
-		}
-		if errors.Is(err, unix.EBADFD) { // the container deleted it
-			err = nil
-		}
-	}
 	d.closed.Store(true)
-	return errors.Join(err, d.file.Close())
+	return d.file.Close()
+}
+
+// persist makes the device outlive its descriptor. It is done at once, not at
+// Close: each of the two waits for the lock of the kernel's network
+// configuration, which namespaces that end hold for milliseconds, and a
+// container's exit shall not wait twice.
+func (d *Device) persist() error {
+	var err error
+	if cerr := d.raw.Control(func(fd uintptr) { err = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) }); cerr != nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("make %s persistent: %w", d.name, err)
+	}
+	return nil
 }
 
 // no allocation, no log below this line

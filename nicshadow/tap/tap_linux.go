@@ -49,15 +49,17 @@ func Open(netns *os.File, cfg Config) (*Device, error) {
 		if d, err = create(cfg.Name); err != nil {
 			return err
 		}
-		if err = configure(cfg); err != nil {
-			return errors.Join(err, d.file.Close())
+		if err = configure(cfg); err == nil && cfg.EndsWithNetNS {
+			err = d.persist() // last: until here, Close destroys it
+		}
+		if err != nil {
+			return errors.Join(err, d.Close())
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("tap: %w", err)
 	}
-	d.leave = cfg.EndsWithNetNS
 	return d, nil
 }
 
