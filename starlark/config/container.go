@@ -204,6 +204,11 @@ func newContainer(c call) (starlark.Value, error) {
 	if ctr.Callbacks, err = c.callbacks(args.Get[[]args.Pair[[]*callbackValue]](c.Call, "on")); err != nil {
 		return nil, err
 	}
+	// What this package lets through and no host can run is a gap here, but
+	// better found now than when the container starts.
+	if err := ctr.Spec.Validate(); err != nil {
+		return nil, c.Errorf("", "", "%v", err)
+	}
 	if err := col.add(ctr); err != nil {
 		return nil, err
 	}
