@@ -112,10 +112,9 @@ func (c *Container) Signal(sig syscall.Signal) error {
 	return nil
 }
 
-// Log records a message of a hook as an event and in the supervisor's log.
+// Log records a message of a hook as an event.
 func (c *Container) Log(msg string, fields map[string]string) {
 	c.pod.journal.emit(Event{Type: EventLog, Container: c.name, Message: msg, Fields: fields})
-	c.pod.log.Info("hook says", "container", c.name, "message", msg, "fields", fields)
 }
 
 // require returns a [*StatusError] if the status forbids v.

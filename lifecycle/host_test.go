@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -257,4 +258,32 @@ func TestHostOOM(t *testing.T) {
 
 func memoryLimit(n int64) *specs.LinuxResources {
 	return &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &n}}
+}
+
+// TestHostExecWhileKilled runs processes in a container while it is killed: each
+// of them ends, one way or the other, and so does the pod.
+func TestHostExecWhileKilled(t *testing.T) {
+	cfg := hostPod(t, busybox(t, "a", "sleep", "1000"))
+	for range 5 {
+		p, err := lifecycle.Start(context.Background(), *cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for {
+					if _, err := p.Container("a").Output(context.Background(), []string{"true"}); err != nil {
+						return
+					}
+				}
+			})
+		}
+		time.Sleep(20 * time.Millisecond)
+		p.Kill()
+		wg.Wait()
+		if code, err := wait(t, p); code != 137 || err != nil {
+			t.Errorf("Wait() = %d, %v; want 137, nil", code, err)
+		}
+	}
 }

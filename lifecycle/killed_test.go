@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -15,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"sekimori/lifecycle"
 	"sekimori/lifecycle/bundle"
@@ -239,4 +242,39 @@ func listPods(t *testing.T, root string) []store.Entry {
 func processLives(pid int) bool {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	return err == nil && !strings.Contains(string(b), ") Z ")
+}
+
+// TestCleanUpFails: what could not be removed is tried again, and does not keep
+// others from being removed.
+func TestCleanUpFails(t *testing.T) {
+	r := newRig(t, "a")
+	trouble := errors.New("device busy")
+	r.fail["destroy a"] = trouble
+	for _, name := range []string{"one", "two"} {
+		r.cfg.Name = name
+		p := r.start()
+		r.exit("a", 0)
+		if _, err := wait(t, p); !errors.Is(err, trouble) {
+			t.Errorf("Wait() = _, %v; want %v", err, trouble)
+		}
+	}
+	r.net.closed = 1
+	clean := lifecycle.CleanUpConfig{Root: r.root, Runtime: r.rt}
+	clean.Network = func(_ context.Context, pod string, _ json.RawMessage) error {
+		if pod == "one" {
+			return trouble
+		}
+		return nil
+	}
+	// Nothing is recorded of the network of these pods: it is not asked.
+	r.fail[`reap "record a"`] = trouble
+	removed, err := lifecycle.CleanUp(t.Context(), clean)
+	if len(removed) != 0 || !errors.Is(err, trouble) || !strings.Contains(err.Error(), `pod "two": clean up: container "a": device busy`) {
+		t.Errorf("CleanUp() = %q, %v; want both to fail", removed, err)
+	}
+	delete(r.fail, `reap "record a"`)
+	removed, err = lifecycle.CleanUp(t.Context(), clean)
+	if diff := cmp.Diff([]string{"one", "two"}, removed); diff != "" || err != nil {
+		t.Errorf("CleanUp() = %v (-want +got):\n%s", err, diff)
+	}
 }

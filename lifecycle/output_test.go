@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/console"
 	"github.com/google/go-cmp/cmp"
 
 	"sekimori/lifecycle"
@@ -218,46 +217,4 @@ func readEvents(t *testing.T, root string) []lifecycle.Event {
 		list = append(list, e)
 	}
 	return list
-}
-
-// TestHostTerminal runs a container with a terminal of its own, joined to ours,
-// and types.
-func TestHostTerminal(t *testing.T) {
-	s := busybox(t, "a", "sh", "-c", "tty; stty size; read line; echo got $line")
-	s.OCI.Process.Terminal = true
-	cfg := hostPod(t, s)
-	master, path, err := console.NewPty()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer master.Close()
-	if err := master.Resize(console.WinSize{Height: 33, Width: 77}); err != nil {
-		t.Fatal(err)
-	}
-	slave, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer slave.Close()
-	cfg.Detached, cfg.Stdio = false, lifecycle.Stdio{In: slave, Out: slave, Err: slave}
-	p, err := lifecycle.Start(t.Context(), *cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	master.Write([]byte("hello\r"))
-	if code, err := wait(t, p); code != 0 || err != nil {
-		t.Errorf("Wait() = %d, %v; want 0, nil", code, err)
-	}
-	buf := make([]byte, 4096)
-	n, err := master.Read(buf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := string(buf[:n])
-	for _, want := range []string{"33 77", "got hello"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("the terminal shows %q; want %q", got, want)
-		}
-	}
-	t.Logf("%q", got)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -198,6 +199,10 @@ func (p *Pod) exitCode() int {
 	}
 	return p.code
 }
+
+// SupervisorLog makes the file that a supervisor in the background writes its
+// own diagnostics to, for [Reporter.Started]; the caller closes it.
+func (p *Pod) SupervisorLog() (*os.File, error) { return p.dir.Create("supervisor.log") }
 
 // Name of the pod.
 func (p *Pod) Name() string { return p.cfg.Name }
