@@ -157,6 +157,8 @@ func TestEvasion(t *testing.T) {
 		{"ipv6 chain cut by fragment", ipv6("00 10 2c 40" + hosts6 + "3c 00 00 01 00 00 00 01 3a 01 01 04 00*4"), no(frame.TruncatedHeaders)},
 		{"ipv6 two fragment headers", ipv6("00 18 2c 40" + hosts6 + "2c 00 00 00 00 00 00 01 11 00 00 00 00 00 00 02 00 01 00 02 00 08 00 00"), no(frame.MalformedIPv6)},
 		{"ipv6 fragment of 9 bytes", ipv6("00 11 2c 40" + hosts6 + "11 00 00 01 00 00 00 01 00 01 00 02 00 64 00 00 00"), no(frame.MalformedIPv6)},
+		{"ipv6 fragment with reserved bits", ipv6("00 18 2c 40" + hosts6 + "11 00 05 04 00 00 00 01 00*16"), no(frame.MalformedIPv6)},
+		{"ipv6 fragment with a reserved byte", ipv6("00 18 2c 40" + hosts6 + "11 01 05 00 00 00 00 01 00*16"), no(frame.MalformedIPv6)},
 		{"ipv6 fragment behind 65535", ipv6("00 18 2c 40" + hosts6 + "11 00 ff f8 00 00 00 01 00*16"), no(frame.MalformedIPv6)},
 
 		// Neighbour discovery: RFC 4861, RFC 6980.
@@ -177,6 +179,12 @@ func TestEvasion(t *testing.T) {
 		{"na, solicited, to a group", swap(t, neighbourAdvertisement, "20 01 0d b8 00*11 08", "ff 02 00*13 01"), no(frame.MalformedNDP)},
 		{"ra from no link-local address", swap(t, routerAdvertisement, "fe 80", "20 01"), no(frame.MalformedNDP)},
 		{"ra cut short", swap(t, swap(t, routerAdvertisement, "00 18 3a", "00 0c 3a"), "00*8\n\t\t01 01 02 00 00 00 00 05", "00*4"), no(frame.MalformedNDP)},
+		{"rs", ipv6("00 10 3a ff fe 80 00*13 05 ff 02 00*13 02 85 00 00 00 00*4 01 01 02 00 00 00 00 05"), ok(frame.ClassIPv6NDP)},
+		{"rs from nobody", ipv6("00 08 3a ff 00*16 ff 02 00*13 02 85 00 00 00 00*4"), ok(frame.ClassIPv6NDP)},
+		{"rs from nobody with an address option", ipv6("00 10 3a ff 00*16 ff 02 00*13 02 85 00 00 00 00*4 01 01 02 00 00 00 00 05"), no(frame.MalformedNDP)},
+		{"redirect", ipv6("00 28 3a ff fe 80 00*13 05 20 01 0d b8 00*11 08 89 00 00*6 fe 80 00*13 06 20 01 0d b8 00*11 09"), ok(frame.ClassIPv6NDP)},
+		{"redirect of a group", ipv6("00 28 3a ff fe 80 00*13 05 20 01 0d b8 00*11 08 89 00 00*6 fe 80 00*13 06 ff 02 00*13 09"), no(frame.MalformedNDP)},
+		{"redirect from no link-local address", ipv6("00 28 3a ff 20 01 00*13 05 20 01 0d b8 00*11 08 89 00 00*6 fe 80 00*13 06 20 01 0d b8 00*11 09"), no(frame.MalformedNDP)},
 		{"na behind destination options", ipv6("00 28 3c ff" + hosts6 +
 			"3a 00 01 04 00*4 88 00 00 00 60 00*3 20 01 0d b8 00*11 05 02 01 02 00 00 00 00 05"), ok(frame.ClassIPv6NDP)},
 		{"na in an atomic fragment", ipv6("00 28 2c ff" + hosts6 +

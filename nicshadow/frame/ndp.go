@@ -15,7 +15,7 @@ const (
 // and which option carries a link-layer address: 1 of the source, 2 of the
 // target.
 var ndpForms = [...]struct{ fixed, option int }{
-	typeRS - typeRS:       {8, 1},
+	0:                     {8, 1},
 	typeRA - typeRS:       {16, 1},
 	typeNS - typeRS:       {24, 1},
 	typeNA - typeRS:       {24, 2},

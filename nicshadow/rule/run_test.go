@@ -211,3 +211,109 @@ func TestLargestProgram(t *testing.T) {
 		}
 	}
 }
+
+// Arithmetic is that of Starlark: division and remainder round towards minus
+// infinity, shifts are arithmetic; what has no answer drops where it stands.
+func TestArithmetic(t *testing.T) {
+	const fault = 1 << 40
+	tests := []struct {
+		op      rule.Op
+		a, b, v int64
+	}{
+		{rule.OpMove, 1, 7, 7},
+		{rule.OpAdd, 3, -5, -2},
+		{rule.OpSub, 3, 5, -2},
+		{rule.OpMul, -3, 5, -15},
+		{rule.OpDiv, 7, 2, 3},
+		{rule.OpDiv, -7, 2, -4},
+		{rule.OpDiv, 7, -2, -4},
+		{rule.OpDiv, -7, -2, 3},
+		{rule.OpDiv, -8, 2, -4},
+		{rule.OpDiv, 1, 0, fault},
+		{rule.OpMod, 7, 3, 1},
+		{rule.OpMod, -7, 3, 2},
+		{rule.OpMod, 7, -3, -2},
+		{rule.OpMod, -6, 3, 0},
+		{rule.OpMod, 1, 0, fault},
+		{rule.OpAnd, -1, 12, 12},
+		{rule.OpOr, 8, 4, 12},
+		{rule.OpXor, 12, -1, -13},
+		{rule.OpShl, 3, 4, 48},
+		{rule.OpShl, 1, 64, fault},
+		{rule.OpShl, 1, -1, fault},
+		{rule.OpShr, -16, 2, -4},
+		{rule.OpShr, 1, 63, 0},
+		{rule.OpShr, 1, 64, fault},
+		{rule.OpShr, 1, -1, fault},
+		{rule.OpNeg, 5, 0, -5},
+		{rule.OpNot, 5, 0, -6},
+	}
+	for _, tt := range tests {
+		b := rule.Insn{Op: tt.op, A: 0, K: 1}
+		if tt.op == rule.OpNeg || tt.op == rule.OpNot {
+			b.K = 0
+		}
+		u := everywhere(
+			rule.Insn{Op: rule.OpLoadI, A: 0, K: uint32(tt.a)},
+			rule.Insn{Op: rule.OpLoadI, A: 1, K: uint32(tt.b)},
+			rule.Insn{Op: rule.OpLoadI, A: 2, K: uint32(tt.v)},
+			b,
+			rule.Insn{Op: rule.OpTestREq, A: 0, K: 2, Off: 1},
+			rule.Insn{Op: rule.OpRet, A: 1},
+			ret,
+		)
+		p, err := rule.New(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := rule.Outcome{Verdict: rule.Forward, PC: 5}
+		if tt.v == fault {
+			want = rule.Outcome{Verdict: rule.Drop, PC: 3}
+		}
+		k := newGenerator(1).key(frame.ClassOther)
+		if got := p.Run(k); got != want {
+			t.Errorf("%v %d %d: Run = %v, want %v", tt.op, tt.a, tt.b, got, want)
+		}
+		if got := p.Trace(k, func(int, bool) {}); got != want {
+			t.Errorf("%v %d %d: Trace = %v, want %v", tt.op, tt.a, tt.b, got, want)
+		}
+	}
+	// The one quotient that does not fit wraps, and does not panic.
+	u := everywhere(
+		rule.Insn{Op: rule.OpLoadC, A: 0, K: 4},
+		rule.Insn{Op: rule.OpLoadI, A: 1, K: 0xffffffff},
+		rule.Insn{Op: rule.OpDiv, A: 0, K: 1},
+		rule.Insn{Op: rule.OpMod, A: 0, K: 1},
+		ret,
+	)
+	u.Consts = append(u.Consts, rule.Const{Lo: 1 << 63})
+	p, err := rule.New(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Run(newGenerator(1).key(frame.ClassOther)); got.PC != 4 {
+		t.Errorf("Run = %v", got)
+	}
+}
+
+// Values beyond the field they are looked up for do not matter, even where
+// they make one range with values within.
+func TestTableWiderThanItsField(t *testing.T) {
+	u := only(frame.ClassIPv4TCP,
+		rule.Insn{Op: rule.OpTestIn, A: uint8(frame.SrcPort), Off: 1},
+		rule.Insn{Op: rule.OpRet, A: 1})
+	u.Tables = []rule.Table{{Kind: rule.TableExact64, Values: []rule.Const{{Lo: 65534}, {Lo: 65535}, {Lo: 65536}, {Lo: 1 << 60}}}}
+	p, err := rule.New(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for port, want := range map[uint64]rule.Verdict{65535: rule.Forward, 65534: rule.Forward, 65533: rule.Drop, 0: rule.Drop, 1: rule.Drop} {
+		k := new(frame.Key)
+		i := frame.SrcPort.Info()
+		k.Words[i.Word] = port<<i.Shift | 0xffff // other bits of the word
+		k.Words[frame.ClassWord] = uint64(frame.ClassIPv4TCP)
+		if got := p.Run(k); got.Verdict != want {
+			t.Errorf("port %d: %v, want %v", port, got, want)
+		}
+	}
+}

@@ -139,6 +139,12 @@ func TestVerify(t *testing.T) {
 		{"register written on one path", everywhere(test(1), insn(rule.OpLoadI, 0, 1), insn(rule.OpTestREq, 0, 0), ret), 2, "register 0 is not written on every path"},
 		{"register written on both paths", everywhere(test(2), insn(rule.OpLoadI, 0, 1), rule.Insn{Op: rule.OpJmp, Off: 1},
 			insn(rule.OpLoadI, 0, 2), insn(rule.OpTestREq, 0, 0), ret), 0, ""},
+		{"register written on the first path only", func() *rule.Unit {
+			u := everywhere(insn(rule.OpLoadI, 0, 1), rule.Insn{Op: rule.OpJmp, Off: 1}, rule.Insn{Op: rule.OpJmp},
+				insn(rule.OpTestREq, 0, 0), ret)
+			u.Entries[arp] = 2
+			return u
+		}(), 3, "register 0 is not written on every path"},
 		{"register of another entry", func() *rule.Unit {
 			u := everywhere(insn(rule.OpLoadI, 0, 1), insn(rule.OpTestREq, 0, 0), ret)
 			u.Entries[arp] = 1
