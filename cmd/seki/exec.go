@@ -2,13 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"os"
 	"os/signal"
 
-	"github.com/containerd/console"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -45,13 +41,19 @@ The exit code is the program's, or 128+n if signal n killed it.`,
 		}
 		defer c.Close()
 		if terminal {
-			return a.execTerminal(cmd.Context(), c, t, e)
+			own, err := a.openTerminal()
+			if err != nil {
+				return err
+			}
+			defer own.Close()
+			e.Stdio, e.Terminal = own.Stdio(), true
+			return execute(cmd.Context(), c, t, e, own)
 		}
 		e.Stdio = [3]*os.File{nil, file(a.stdout), file(a.stderr)}
 		if interactive {
 			e.Stdio[0] = file(a.stdin)
 		}
-		return wait(cmd.Context(), c, t, e)
+		return execute(cmd.Context(), c, t, e, nil)
 	}
 	f := cmd.Flags()
 	// What stands behind the container's name is the program's.
@@ -65,23 +67,32 @@ The exit code is the program's, or 128+n if signal n killed it.`,
 	return cmd
 }
 
-// wait runs e to its end, and hands it the signals that this process gets.
-func wait(ctx context.Context, c *lifecycle.Client, t target, e lifecycle.ExecConfig) error {
+// execute runs e to its end, on the terminal if there is one, and hands it the
+// signals that this process gets.
+func execute(ctx context.Context, c *lifecycle.Client, t target, e lifecycle.ExecConfig, terminal *lifecycle.Terminal) error {
 	sigs := make(chan os.Signal, 8)
-	signal.Notify(sigs, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	signal.Notify(sigs, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
 	defer signal.Stop(sigs)
 	// The program gets the signal and decides; only its end is ours.
 	p, err := c.Exec(context.WithoutCancel(ctx), t.container, e)
+	if terminal != nil {
+		terminal.Started()
+	}
 	if err != nil {
-		return fmt.Errorf("exec in %s: %w", t, err)
+		return err
 	}
 	done := make(chan struct{})
 	defer close(done)
-	go func() {
+	go func() { // ends when done is closed
 		for {
 			select {
 			case s := <-sigs:
-				_ = p.Signal(s.(unix.Signal)) // it may have ended meanwhile
+				switch {
+				case s != unix.SIGWINCH:
+					_ = p.Signal(s.(unix.Signal)) // it may have ended meanwhile
+				case terminal != nil:
+					terminal.Resize()
+				}
 			case <-done:
 				return
 			}
@@ -89,7 +100,7 @@ func wait(ctx context.Context, c *lifecycle.Client, t target, e lifecycle.ExecCo
 	}()
 	status, err := p.Wait()
 	if err != nil {
-		return fmt.Errorf("exec in %s: %w", t, err)
+		return err
 	}
 	if code := status.Status(); code != 0 {
 		return &codeError{code: code}
@@ -97,50 +108,15 @@ func wait(ctx context.Context, c *lifecycle.Client, t target, e lifecycle.ExecCo
 	return nil
 }
 
-// execTerminal runs e on a terminal of its own, whose other end is ours.
-func (a *app) execTerminal(ctx context.Context, c *lifecycle.Client, t target, e lifecycle.ExecConfig) error {
-	stdin := file(a.stdin)
-	if stdin == nil {
-		return usage("exec: -t wants a terminal as standard input")
+// openTerminal makes the terminal of exec -t, joined to this process's own.
+func (a *app) openTerminal() (*lifecycle.Terminal, error) {
+	in, out := file(a.stdin), file(a.stdout)
+	if in == nil || out == nil {
+		return nil, usage("exec: -t wants a terminal as standard input and output")
 	}
-	ours, err := console.ConsoleFromFile(stdin)
+	t, err := lifecycle.OpenTerminal(in, out)
 	if err != nil {
-		return usage("exec: -t wants a terminal as standard input: %w", err)
+		return nil, usage("exec: -t wants a terminal as standard input: %w", err)
 	}
-	theirs, path, err := console.NewPty()
-	if err != nil {
-		return fmt.Errorf("terminal: %w", err)
-	}
-	defer theirs.Close()
-	slave, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		return err
-	}
-	e.Terminal, e.Stdio = true, [3]*os.File{slave, slave, slave}
-
-	resize := make(chan os.Signal, 1)
-	resize <- unix.SIGWINCH // the size it begins with
-	signal.Notify(resize, unix.SIGWINCH)
-	defer signal.Stop(resize)
-	go func() {
-		for range resize {
-			_ = theirs.ResizeFrom(ours)
-		}
-	}()
-
-	if err := ours.SetRaw(); err != nil {
-		slave.Close()
-		return err
-	}
-	defer ours.Reset()
-	go io.Copy(theirs, ours) // ends with this process
-	shown := make(chan struct{})
-	go func() {
-		defer close(shown)
-		io.Copy(a.stdout, theirs) // ends when the last holder of the slave is gone
-	}()
-	err = wait(ctx, c, t, e)
-	err = errors.Join(err, slave.Close())
-	<-shown
-	return err
+	return t, nil
 }

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"sekimori/lifecycle"
+	"sekimori/lifecycle/store"
 	"sekimori/starlark"
 )
 
@@ -57,6 +57,9 @@ func (o *runOptions) check() error {
 		return &codeError{exitFailed, fmt.Errorf("machine %s: not in this build of seki: it has host only (seki doctor)", o.machine)}
 	default:
 		return usage("--machine %q: want auto or host%s", o.machine, meant(o.machine, []string{"auto", "host"}))
+	}
+	if o.name != "" && !store.ValidName(o.name) {
+		return usage("--name %q: want %s", o.name, store.NameRule)
 	}
 	switch o.mode {
 	case "", lifecycle.Enforce, lifecycle.Audit:
@@ -141,14 +144,7 @@ func (a *app) foreground(ctx context.Context, path string, o runOptions, reporte
 		started()
 		w.started(p)
 		if reporter != nil {
-			log, err := os.OpenFile(filepath.Join(a.root, "pods", pod.Name, "supervisor.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-			if err != nil {
-				w.log.Warn("supervisor has no log", "err", err)
-			}
-			if err := reporter.Started(log); err != nil {
-				w.log.Warn("foreground not told of the start", "err", err)
-			}
-			log.Close()
+			w.detach(p, reporter)
 		}
 	})
 	started()

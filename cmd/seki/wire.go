@@ -147,6 +147,20 @@ func (w *wire) started(p *lifecycle.Pod) {
 	w.early = nil
 }
 
+// detach tells the process that started this one that the pod runs, and lets
+// go of its terminal.
+func (w *wire) detach(p *lifecycle.Pod, r *lifecycle.Reporter) {
+	log, err := p.SupervisorLog()
+	if err != nil {
+		w.log.Warn("supervisor has no log", "err", err)
+	} else {
+		defer log.Close()
+	}
+	if err := r.Started(log); err != nil {
+		w.log.Warn("foreground not told of the start", "err", err)
+	}
+}
+
 // dropped takes a record of the drop log.
 func (w *wire) dropped(r nicshadow.Record) {
 	w.mu.Lock()
