@@ -77,8 +77,7 @@ func (g *graph) arith(op exprOp, x, y eid) (e eid, ok bool) {
 		return 0, false
 	}
 	if a.op == exprConst && b.op == exprConst {
-		lo, hi = fold(op, a.k, b.k), fold(op, a.k, b.k)
-		return g.constExpr(lo), true
+		return g.constExpr(fold(op, a.k, b.k)), true
 	}
 	return g.expr(expr{op: op, x: x, y: y, lo: lo, hi: hi}), true
 }

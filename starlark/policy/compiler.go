@@ -18,6 +18,7 @@ import (
 const (
 	maxNodes  = 1 << 19 // tests, of which many are gone in the end
 	maxSteps  = 1 << 20 // expressions and statements evaluated
+	maxLoop   = 1 << 16 // elements of what is looped over
 	maxLookup = 1 << 12 // entries of a dict that is indexed by a field
 	// nodes visited to keep intermediate trees small
 	maxCompaction = 1 << 20
@@ -44,7 +45,9 @@ type compiler struct {
 
 	simplifier *simplifier // of whole programs
 
-	yes, no, none, next, brk, again nid // leaves that are always there
+	// Leaves that are always there. unassigned raises: it is the value of a
+	// variable that has none.
+	yes, no, none, next, brk, again, unassigned nid
 }
 
 func newCompiler() *compiler {
@@ -71,6 +74,7 @@ func (c *compiler) reset(p *Policy) {
 	c.compact = c.compactor()
 	c.yes, c.no = c.constant(starlark.True), c.constant(starlark.False)
 	c.none = c.constant(starlark.None)
+	c.unassigned = c.addLeaf(leaf{kind: leafError, err: &Error{Name: "policy", Msg: "a variable that is not assigned"}})
 	c.next = c.internLeaf(leafKey{kind: leafNext}, leaf{kind: leafNext})
 	c.brk = c.internLeaf(leafKey{kind: leafBreak}, leaf{kind: leafBreak})
 	c.again = c.internLeaf(leafKey{kind: leafAgain}, leaf{kind: leafAgain})

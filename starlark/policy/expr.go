@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"math/big"
+
 	"sekimori/nicshadow/frame"
 	"sekimori/starlark/value"
 
@@ -71,7 +73,7 @@ func (c *compiler) expr(sc *scope, e syntax.Expr) nid {
 	case *syntax.CondExpr:
 		return c.condExpr(sc, e)
 	case *syntax.DotExpr:
-		return c.values(c.expr(sc, e.X), func(l nid) nid { return c.attr(l, e.Name.Name, e.NamePos) })
+		return c.values(c.expr(sc, e.X), func(l nid) nid { return c.attr(l, e.Name.Name, e.Name.NamePos) })
 	case *syntax.IndexExpr:
 		return c.pairs(c.expr(sc, e.X), c.expr(sc, e.Y), func(x, y nid) nid { return c.index(x, y, e.Lbrack) })
 	case *syntax.SliceExpr:
@@ -99,10 +101,12 @@ func (c *compiler) literal(e *syntax.Literal) nid {
 			return c.constant(starlark.Bytes(v))
 		}
 		return c.constant(starlark.String(v))
+	case *big.Int:
+		return c.constant(starlark.MakeBigInt(v))
 	case float64:
 		return c.constant(starlark.Float(v))
 	}
-	return c.errorAt(e.TokenPos, "", "the number %s is too large", e.Raw)
+	return c.errorAt(e.TokenPos, "", "a literal that cannot be compiled")
 }
 
 func (c *compiler) ident(sc *scope, e *syntax.Ident) nid {
@@ -123,9 +127,18 @@ func (c *compiler) ident(sc *scope, e *syntax.Ident) nid {
 		n = c.constant(starlark.Universe[e.Name])
 	}
 	if n == noValue {
-		return c.errorAt(e.NamePos, "", "%s is not assigned before it is used", e.Name)
+		n = c.unassigned
 	}
-	return n
+	if !c.raises(n) {
+		return n
+	}
+	unassigned := c.errorAt(e.NamePos, "", "%s is not assigned on every way to here", e.Name)
+	return c.each(n, func(l nid) nid {
+		if l == c.unassigned {
+			return unassigned
+		}
+		return l
+	})
 }
 
 func (c *compiler) moduleGlobals(m *starlark.Module) starlark.StringDict {
@@ -358,7 +371,7 @@ var pick, cut = helper(`lambda x, i: x[i]`), helper(`lambda x, a, b, c: x[a:b:c]
 func helper(src string) starlark.Value {
 	v, err := starlark.EvalOptions(Options, new(starlark.Thread), "seki", src, nil)
 	if err != nil {
-		panic(err) // our own text
+		panic(err) // a bug: the text is ours, above
 	}
 	return v
 }

@@ -20,15 +20,13 @@ type lowering struct {
 	planned []int32 // by node: its first step, counted from 1
 	rets    []int32 // by leaf: likewise
 	unit    *rule.Unit
-	emitted []uint32 // pc by step, noPC before
+	emitted []uint32 // pc by step
 	queue   []int32  // steps in order, last first
 	ordered []bool
 	consts  map[[2]rule.Const]uint32
 	tables  map[tableKey]uint32
 	err     *Error
 }
-
-const noPC = math.MaxUint32
 
 // A step is one test, or a verdict.
 type step struct {

@@ -179,6 +179,12 @@ func (c *compiler) ordered(op syntax.Token, a, b nid, p syntax.Position) nid {
 	if ok1 && ok2 {
 		return c.compareExprs(op, e, f, c.yes, c.no, pos)
 	}
+	if n, ok := y.v.(starlark.Int); ok && ok1 { // beyond 64 bits
+		return c.decided((n.Sign() > 0) == (op == syntax.LT || op == syntax.LE), nil, p)
+	}
+	if n, ok := x.v.(starlark.Int); ok && ok2 {
+		return c.decided((n.Sign() < 0) == (op == syntax.LT || op == syntax.LE), nil, p)
+	}
 	return c.errorAt(p, "", "%s %s %s not implemented", c.typeOf(a), op, c.typeOf(b))
 }
 

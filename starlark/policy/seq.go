@@ -67,11 +67,11 @@ func (c *compiler) elements(l nid) ([]element, bool) {
 	if v.kind != leafConst || !ok {
 		return nil, false
 	}
+	if starlark.Len(it) > maxLoop {
+		return nil, false
+	}
 	var out []element
 	for e := range starlark.Elements(it) {
-		if len(out) == maxSteps {
-			return nil, false
-		}
 		out = append(out, element{c.yes, c.constant(e)})
 	}
 	return out, true
@@ -167,7 +167,10 @@ func (c *compiler) seqIn(x nid, y starlark.Value, p syntax.Position) nid {
 	default:
 		return c.errorAt(p, "", "%s in %s cannot be compiled", c.typeOf(x), y.Type())
 	}
-	elems, _ := c.elements(c.constant(y))
+	elems, ok := c.elements(c.constant(y))
+	if !ok {
+		return c.errorAt(p, "search for a single field", "too large to compile: a search for a tuple in %d elements, at most %d", starlark.Len(y), maxLoop)
+	}
 	return c.inSeq(x, &sequence{elems: elems}, p)
 }
 
@@ -280,6 +283,13 @@ func (b *builder) result() nid {
 func (c *compiler) notConstant(xs nid, e syntax.Expr) nid {
 	if xs < 0 && c.leaf(xs).raises() {
 		return xs
+	}
+	if xs < 0 && c.leaf(xs).kind == leafAbsent {
+		return c.touch(syntax.Start(e))
+	}
+	if v, ok := c.constOf(xs); ok && starlark.Len(v) > maxLoop {
+		return c.errorAt(syntax.Start(e), "search large collections with `in` instead of a loop over them",
+			"too large to compile: a loop over %d elements, at most %d", starlark.Len(v), maxLoop)
 	}
 	what := "something that depends on the frame"
 	if xs < 0 {

@@ -90,9 +90,7 @@ func (c *compiler) merge(cond nid, a, b []nid) []nid {
 // assigned is a variable's value as a tree: not being assigned raises.
 func (c *compiler) assigned(n nid) nid {
 	if n == noValue {
-		return c.internLeaf(leafKey{kind: leafError, m: 1}, leaf{kind: leafError, err: &Error{
-			Name: c.pred.String(), Msg: "a variable is used that is not assigned on every way to here",
-		}})
+		return c.unassigned
 	}
 	return n
 }
@@ -233,6 +231,8 @@ func (c *compiler) unpack(sc *scope, to []syntax.Expr, v nid, p syntax.Position)
 	r := c.values(v, func(l nid) nid {
 		elems, ok := c.elements(l)
 		switch {
+		case c.leaf(l).kind == leafAbsent:
+			return c.touch(p)
 		case !ok:
 			return c.errorAt(p, "", "%s cannot be unpacked", c.typeOf(l))
 		case len(elems) != len(to):
