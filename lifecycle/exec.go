@@ -14,6 +14,11 @@ import (
 // Exec starts one more process in the container. If ctx ends before it does,
 // it is killed.
 func (c *Container) Exec(ctx context.Context, e ExecConfig) (Process, error) {
+	return c.exec(ctx, e, c.pod.journal.emit)
+}
+
+// exec is Exec with somebody to tell what happens.
+func (c *Container) exec(ctx context.Context, e ExecConfig, tell func(Event)) (Process, error) {
 	if len(e.Args) == 0 {
 		return nil, fmt.Errorf("container %q: exec: no command", c.name)
 	}
@@ -23,11 +28,11 @@ func (c *Container) Exec(ctx context.Context, e ExecConfig) (Process, error) {
 	}
 	p, err := inst.Exec(ctx, e)
 	if err != nil {
-		c.pod.journal.emit(Event{Type: EventExec, Container: c.name, Args: e.Args, Error: err.Error()})
+		tell(Event{Type: EventExec, Container: c.name, Args: e.Args, Error: err.Error()})
 		return nil, fmt.Errorf("container %q: exec %s: %w", c.name, e.Args[0], err)
 	}
-	c.pod.journal.emit(Event{Type: EventExec, Container: c.name, Args: e.Args, Pid: p.Pid()})
-	x := &execProcess{Process: p, c: c}
+	tell(Event{Type: EventExec, Container: c.name, Args: e.Args, Pid: p.Pid()})
+	x := &execProcess{Process: p, container: c.name, tell: tell}
 	x.stop = context.AfterFunc(ctx, func() { p.Signal(syscall.SIGKILL) })
 	return x, nil
 }
@@ -35,20 +40,21 @@ func (c *Container) Exec(ctx context.Context, e ExecConfig) (Process, error) {
 // An execProcess records its end.
 type execProcess struct {
 	Process
-	c    *Container
-	stop func() bool
+	container string
+	tell      func(Event)
+	stop      func() bool
 }
 
 func (x *execProcess) Wait() (ExitStatus, error) {
 	st, err := x.Process.Wait()
 	x.stop()
-	e := Event{Type: EventExecExit, Container: x.c.name, Pid: x.Pid()}
+	e := Event{Type: EventExecExit, Container: x.container, Pid: x.Pid()}
 	if err != nil {
 		e.Error = err.Error()
 	} else {
 		e.Status, e.Signal = ptr(st.Status()), signalName(st.Signal)
 	}
-	x.c.pod.journal.emit(e)
+	x.tell(e)
 	return st, err
 }
 
@@ -68,6 +74,10 @@ const outputGrace = time.Second
 // Output runs a command in the container and waits. At most 1 MiB of each
 // output is kept.
 func (c *Container) Output(ctx context.Context, args []string) (ExecResult, error) {
+	return c.output(ctx, args, c.pod.journal.emit)
+}
+
+func (c *Container) output(ctx context.Context, args []string, tell func(Event)) (ExecResult, error) {
 	var stdout, stderr capture
 	e := ExecConfig{Args: args}
 	for i, o := range []*capture{&stdout, &stderr} {
@@ -79,7 +89,7 @@ func (c *Container) Output(ctx context.Context, args []string) (ExecResult, erro
 		defer w.Close()
 		e.Stdio[i+1] = w
 	}
-	p, err := c.Exec(ctx, e)
+	p, err := c.exec(ctx, e, tell)
 	e.Stdio[1].Close() // or the reader would not see the end
 	e.Stdio[2].Close()
 	if err != nil {

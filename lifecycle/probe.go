@@ -89,7 +89,8 @@ func (c *Container) tryReady(ctx context.Context, p *Probe) error {
 	if p.TCP != 0 {
 		return c.listens(p.TCP)
 	}
-	res, err := c.Output(ctx, p.Exec)
+	// Ten tries a second are no events: only what comes of them is.
+	res, err := c.output(ctx, p.Exec, func(Event) {})
 	if err == nil && res.Status != 0 {
 		err = fmt.Errorf("%s: exit status %d: %s", p.Exec[0], res.Status, strings.TrimSpace(cut(res.Stderr, 256)))
 	}
