@@ -18,13 +18,13 @@ type rule struct {
 	action uint32 // SECCOMP_RET_*
 }
 
-// A cond compares one argument of a system call with a constant. With a mask,
-// only those bits of the argument count.
+// A cond compares one argument of a system call with a constant. Only
+// the bits of mask count.
 type cond struct {
 	arg   uint
 	op    specs.LinuxSeccompOperator
 	value uint64
-	mask  uint64 // 0 means all 64 bits
+	mask  uint64 // all ones for the whole argument
 }
 
 // A profile is a filter before it is compiled.
@@ -106,7 +106,7 @@ func argSets(args []specs.LinuxSeccompArg) ([][]cond, error) {
 	seen := map[uint]bool{}
 	alone := false
 	for _, a := range args {
-		c := cond{arg: a.Index, op: a.Op, value: a.Value}
+		c := cond{arg: a.Index, op: a.Op, value: a.Value, mask: ^uint64(0)}
 		switch a.Op {
 		case specs.OpMaskedEqual:
 			c = cond{arg: a.Index, op: specs.OpEqualTo, value: a.ValueTwo, mask: a.Value}
@@ -260,7 +260,7 @@ func (c cond) code(rest int) []bpf.Instruction {
 	lo, hi := uint32(c.value), uint32(c.value>>32)
 	loadLo := []bpf.Instruction{bpf.LoadAbsolute{Off: offArgs + 8*uint32(c.arg), Size: 4}}
 	loadHi := []bpf.Instruction{bpf.LoadAbsolute{Off: offArgs + 8*uint32(c.arg) + 4, Size: 4}}
-	if c.mask != 0 {
+	if c.mask != ^uint64(0) {
 		loadLo = append(loadLo, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: uint32(c.mask)})
 		loadHi = append(loadHi, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: uint32(c.mask >> 32)})
 	}
