@@ -30,9 +30,10 @@
 //	.file "web.star"                   the first source file, and so on
 //	.table prefix32 { 10.0.0.0/8 }     table t0, and so on
 //	.entry arp ipv4-tcp                where frames of these classes begin
-//	loop:                              a label
-//		eq  arp.op, 1 else loop2 @ web.star:7:12
+//		eq  arp.op, 1 else reply @ web.star:7:12
 //		ret drop, predicate "allow_arp" (web.star:7:12)
+//	reply:                             a label
+//		ret forward, predicate "allow_arp" (web.star:8:12)
 //
 // Behind @ stands the source position of the instruction, in parentheses that
 // of the why. Constants are numbers, MACs and addresses; masks are written
