@@ -124,7 +124,15 @@ func writeState(dir *os.File, s *State) error {
 		unlinkat(dir, tmp, 0)
 		return err
 	}
-	if err := unix.Renameat(int(dir.Fd()), tmp, int(dir.Fd()), stateName); err != nil {
+	d := int(dir.Fd())
+	// Exchanged, not renamed over: ext4 begins to write out a file that replaces
+	// another, and its removal, moments later in a short run, waits for that.
+	err = unix.Renameat2(d, tmp, d, stateName, unix.RENAME_EXCHANGE)
+	if err == nil {
+		return unlinkat(dir, tmp, 0)
+	}
+	// There was none yet, or the file system knows no exchange.
+	if err := unix.Renameat(d, tmp, d, stateName); err != nil {
 		unlinkat(dir, tmp, 0)
 		return fmt.Errorf("replace %s/%s: %w", dir.Name(), stateName, err)
 	}
