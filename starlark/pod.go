@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"go.starlark.net/starlark"
 
 	"sekimori/lifecycle/bundle"
+	"sekimori/nicshadow/frame"
 	"sekimori/starlark/config"
 	"sekimori/starlark/policy"
 )
@@ -149,13 +151,8 @@ func (s *Session) hostDir(filename string) (string, bool) {
 // that are global names, which callbacks load later.
 func (p *Pod) compile(globals starlark.StringDict) error {
 	var errs []error
-	var sender policy.Identity
 	for _, c := range p.Containers {
-		if c.Spec.NIC == nil {
-			continue
-		}
-		sender = c.Identity()
-		if c.Policy == nil {
+		if c.Spec.NIC == nil || c.Policy == nil {
 			continue
 		}
 		prog, err := c.Policy.Compile(c.Identity())
@@ -167,12 +164,19 @@ func (p *Pod) compile(globals starlark.StringDict) error {
 	}
 	for _, name := range globals.Keys() {
 		if pol, ok := globals[name].(*policy.Policy); ok {
-			if _, err := pol.Compile(sender); err != nil {
+			if _, err := pol.Compile(anyCard); err != nil {
 				errs = append(errs, err)
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// anyCard stands for a card of unknown addresses. It has both IP versions, so
+// that no predicate is beyond reach and left unchecked.
+var anyCard = policy.Identity{
+	MAC:   frame.MAC{0x02, 0, 0, 0, 0, 0x02},
+	Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, 2}), netip.AddrFrom16([16]byte{0: 0xfd, 15: 2})},
 }
 
 // Text is the source of one of the pod's files, by the name that positions

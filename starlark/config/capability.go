@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"go.starlark.net/starlark"
-
 	"sekimori/lifecycle/bundle"
 	"sekimori/starlark/args"
 )
@@ -20,15 +18,13 @@ var knownCapabilities = []string{
 	"SYS_RAWIO", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "WAKE_ALARM",
 }
 
-// defaultCapabilityList is the constant DEFAULT_CAPABILITIES.
-func defaultCapabilityList() starlark.Value {
-	var elems []starlark.Value
-	for _, c := range bundle.DefaultCapabilities() {
-		elems = append(elems, starlark.String(strings.TrimPrefix(c, "CAP_")))
+// shortCapabilities are the default capabilities without "CAP_".
+func shortCapabilities() []string {
+	names := bundle.DefaultCapabilities()
+	for i, n := range names {
+		names[i] = strings.TrimPrefix(n, "CAP_")
 	}
-	l := starlark.NewList(elems)
-	l.Freeze()
-	return l
+	return names
 }
 
 // capabilities checks names, with or without CAP_, and returns them sorted,

@@ -6,6 +6,7 @@ import (
 
 	"go.starlark.net/starlark"
 
+	"sekimori/lifecycle/bundle"
 	"sekimori/starlark/args"
 )
 
@@ -25,11 +26,26 @@ var table = sync.OnceValue(func() []*args.Builtin {
 })
 
 // Predeclared are the names the package adds to a file: the builtins of the
-// table and the constant DEFAULT_CAPABILITIES.
+// table, and the defaults of lists that a file wants to add to:
+// DEFAULT_CAPABILITIES, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS.
 func Predeclared() starlark.StringDict {
-	names := starlark.StringDict{"DEFAULT_CAPABILITIES": defaultCapabilityList()}
+	names := starlark.StringDict{
+		"DEFAULT_CAPABILITIES":   stringList(shortCapabilities()),
+		"DEFAULT_MASKED_PATHS":   stringList(bundle.DefaultMaskedPaths()),
+		"DEFAULT_READONLY_PATHS": stringList(bundle.DefaultReadonlyPaths()),
+	}
 	for _, b := range table() {
 		names[b.Name] = b.Value()
 	}
 	return names
+}
+
+func stringList(words []string) starlark.Value {
+	elems := make([]starlark.Value, len(words))
+	for i, w := range words {
+		elems[i] = starlark.String(w)
+	}
+	l := starlark.NewList(elems)
+	l.Freeze()
+	return l
 }
