@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,15 +29,34 @@ func (c *checker) bad(field, format string, args ...any) {
 	*c = append(*c, &FieldError{Field: field, Msg: fmt.Sprintf(format, args...)})
 }
 
-var nameRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
+// ValidName says whether s may name a container or a pod: 1 to 63 letters,
+// digits, underscores, dots and hyphens, the first a letter or digit. Such a
+// name is safe as part of a path.
+func ValidName(s string) bool {
+	return len(s) >= 1 && len(s) <= 63 && alphanumeric(s[0]) && only(s, "_.-")
+}
+
+func alphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// only says whether s consists of letters, digits and the bytes of more.
+func only(s, more string) bool {
+	for i := range len(s) {
+		if !alphanumeric(s[i]) && strings.IndexByte(more, s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
 
 // Validate reports everything about s that cannot work on any Linux host,
 // joined; each error is a [*FieldError]. What only the host can tell (does the
 // directory exist?) is not looked at.
 func (s *Spec) Validate() error {
 	var c checker
-	if !nameRE.MatchString(s.Name) {
-		c.bad("name", "%q does not match %s", s.Name, nameRE)
+	if !ValidName(s.Name) {
+		c.bad("name", "%q: want 1 to 63 of [a-zA-Z0-9_.-], the first a letter or digit", s.Name)
 	}
 	c.root(s)
 	c.process(s.OCI.Process)
@@ -177,10 +195,14 @@ func ParseUser(s string) (UserRef, error) {
 	return r, nil
 }
 
-var userNameRE = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_.-]{0,254}\$?$`)
+// userName says whether s is a name rather than a number: [a-zA-Z_][a-zA-Z0-9_.-]*$?
+func userName(s string) bool {
+	s = strings.TrimSuffix(s, "$")
+	return len(s) >= 1 && len(s) <= 255 && (s[0] == '_' || alphanumeric(s[0]) && s[0] > '9') && only(s, "_.-")
+}
 
 func parseID(what, s string) (name string, id uint32, err error) {
-	if userNameRE.MatchString(s) {
+	if userName(s) {
 		return s, 0, nil
 	}
 	n, err := strconv.ParseUint(s, 10, 64)
@@ -215,14 +237,12 @@ var rlimitNames = []string{
 	"RLIMIT_NICE", "RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_RSS", "RLIMIT_RTPRIO", "RLIMIT_RTTIME", "RLIMIT_SIGPENDING", "RLIMIT_STACK",
 }
 
-var capabilityRE = regexp.MustCompile(`^CAP_[A-Z_]+$`)
-
 func (c *checker) capabilities(k *specs.LinuxCapabilities) {
 	for set, names := range map[string][]string{
 		"bounding": k.Bounding, "effective": k.Effective, "inheritable": k.Inheritable, "permitted": k.Permitted, "ambient": k.Ambient,
 	} {
 		for _, n := range names {
-			if !capabilityRE.MatchString(n) {
+			if !strings.HasPrefix(n, "CAP_") || n != strings.ToUpper(n) {
 				c.bad("oci.process.capabilities."+set, "%q is not the name of a capability (CAP_NET_RAW is one)", n)
 			}
 		}
