@@ -85,7 +85,7 @@ func (c *compiler) why(w rule.Why) uint32 {
 
 func hashWhy(w *rule.Why) uint64 {
 	n := len(w.Name)
-	return mix(uint64(w.Pos.File)<<48|uint64(w.Pos.Line)<<16|uint64(w.Pos.Col), uint64(w.Kind)<<32|uint64(n)<<16|uint64(w.Name[n-1])<<8|uint64(w.Name[0]))
+	return mix(packed(w.Pos), uint64(w.Kind)<<32|uint64(n)<<16|uint64(w.Name[n-1])<<8|uint64(w.Name[0]))
 }
 
 // class is the tree of verdicts for the frames of a class: guards first, then

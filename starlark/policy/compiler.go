@@ -203,7 +203,7 @@ func (c *compiler) integer(e eid) nid {
 func (c *compiler) fieldLeaf(f frame.Field) nid {
 	switch f.Kind() {
 	case frame.KindBool:
-		return c.inSet(f, point(u128{0, 1}), c.yes, c.no, rule.Pos{})
+		return c.internLeaf(leafKey{kind: leafFlag, n: int64(f)}, leaf{kind: leafFlag, field: f})
 	case frame.KindInt:
 		return c.integer(c.fieldExpr(f))
 	}

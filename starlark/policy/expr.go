@@ -129,6 +129,9 @@ func (c *compiler) ident(sc *scope, e *syntax.Ident) nid {
 	if n == noValue {
 		n = c.unassigned
 	}
+	if n < 0 && c.leaf(n).kind == leafFlag {
+		return c.inSet(c.leaf(n).field, one, c.yes, c.no, c.pos(e.NamePos))
+	}
 	if !c.raises(n) {
 		return n
 	}
@@ -140,6 +143,9 @@ func (c *compiler) ident(sc *scope, e *syntax.Ident) nid {
 		return l
 	})
 }
+
+// one is the set of a flag that is set.
+var one = numbers(1)
 
 func (c *compiler) moduleGlobals(m *starlark.Module) starlark.StringDict {
 	g, ok := c.globals[m]

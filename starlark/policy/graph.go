@@ -31,12 +31,12 @@ const noValue nid = math.MinInt32
 type node struct {
 	test   tid
 	hi, lo nid
-	pos    rule.Pos // of the test in the source, not part of its identity
+	pos    rule.Pos // of the test in the source: equal tests of two lines are two nodes
 	raises bool     // some leaf below is an exception
 }
 
 func (p *node) hash() uint64 {
-	return mix(mix(uint64(p.test), uint64(uint32(p.hi))<<32|uint64(uint32(p.lo))), 0)
+	return mix(mix(uint64(p.test), uint64(uint32(p.hi))<<32|uint64(uint32(p.lo))), packed(p.pos))
 }
 
 // A leafKind says what a leaf is.
@@ -46,6 +46,7 @@ const (
 	leafConst   leafKind = iota // a Starlark value
 	leafInt                     // an integer expression over fields
 	leafAddr                    // an address field: an ip or a mac
+	leafFlag                    // a flag field, which is a test where it is used
 	leafSeq                     // a list or tuple with parts that depend on the frame
 	leafFunc                    // a function defined within the predicate
 	leafAbsent                  // a field that later fragments do not carry
@@ -61,7 +62,7 @@ const (
 type leaf struct {
 	kind    leafKind
 	verdict rule.Verdict // leafVerdict
-	field   frame.Field  // leafAddr
+	field   frame.Field  // leafAddr, leafFlag
 	pos     rule.Pos     // where a truth value was decided; where it raises
 	expr    eid          // leafInt
 	inner   nid          // leafReturn
@@ -85,8 +86,11 @@ type leafKey struct {
 }
 
 func (k *leafKey) hash() uint64 {
-	pos := uint64(k.pos.File)<<48 | uint64(k.pos.Line)<<16 | uint64(k.pos.Col)
-	return mix(mix(uint64(k.n), pos), uint64(k.m)<<8|uint64(k.kind))
+	return mix(mix(uint64(k.n), packed(k.pos)), uint64(k.m)<<8|uint64(k.kind))
+}
+
+func packed(p rule.Pos) uint64 {
+	return uint64(p.File)<<48 | uint64(p.Line)<<16 | uint64(p.Col)
 }
 
 // A graph owns nodes, leaves, tests, sets and integer expressions, each kept
@@ -187,7 +191,7 @@ func (g *graph) branch(t tid, hi, lo nid, pos rule.Pos) nid {
 	p := node{t, hi, lo, pos, false}
 	i := g.nodeIDs.start(p.hash())
 	for ; g.nodeIDs.slots[i] != 0; i = g.nodeIDs.next(i) {
-		if q := &g.nodes[g.nodeIDs.slots[i]-1]; q.test == t && q.hi == hi && q.lo == lo {
+		if q := &g.nodes[g.nodeIDs.slots[i]-1]; q.test == t && q.hi == hi && q.lo == lo && q.pos == pos {
 			return nid(g.nodeIDs.slots[i] - 1)
 		}
 	}
