@@ -33,6 +33,7 @@ type builder struct {
 	proc   slot         // a proc file system of the container's pid namespace
 	parts  []hostPart   // directories of the host, if the root is its
 	cgroup *cgroup      // made before the script
+	entry  []int        // descriptors to enter it by
 	spec   *bundle.Spec
 }
 
@@ -132,6 +133,11 @@ func (b *builder) begin() (closeAt int, err error) {
 	b.parentDeath()
 	closeAt = len(b.ops)
 	b.call(opJump, 0) // replaced by fillClose
+	if b.entry, err = b.cgroup.entrances(); err != nil {
+		return 0, err
+	}
+	b.files = append(b.files, b.entry...)
+	b.enter(b.entry)
 	if err := b.joinNamespaces(); err != nil {
 		return 0, err
 	}

@@ -122,13 +122,16 @@ func mkdirAll(dir string) error {
 	case nil, unix.EEXIST:
 		return nil
 	case unix.ENOENT:
-		if err := mkdirAll(filepath.Dir(dir)); err != nil {
-			return err
+		// Another container's end may remove the parent again in between.
+		for range 10 {
+			if err := mkdirAll(filepath.Dir(dir)); err != nil {
+				return err
+			}
+			if err = unix.Mkdir(dir, 0o755); err == nil || err == unix.EEXIST {
+				return nil
+			}
 		}
-		if err := unix.Mkdir(dir, 0o755); err != nil && err != unix.EEXIST {
-			return &os.PathError{Op: "mkdir", Path: dir, Err: err}
-		}
-		return nil
+		return &os.PathError{Op: "mkdir", Path: dir, Err: err}
 	default:
 		return &os.PathError{Op: "mkdir", Path: dir, Err: err}
 	}
@@ -216,14 +219,46 @@ func withDevices(r *specs.LinuxResources) *specs.LinuxResources {
 	return &out
 }
 
-// add moves a process into the group.
-func (c *cgroup) add(pid int) error {
+// entrances opens what a child needs to enter the group by itself. On v1 these
+// are the tasks files, into which it writes "0": a thread that moves itself needs
+// no write lock on all thread groups of the machine, which costs an RCU grace
+// period (0.13 ms against 6.5 ms for a pid in cgroup.procs, measured). On v2 the
+// child is cloned into the directory.
+func (c *cgroup) entrances() (fds []int, err error) {
 	for _, d := range c.dirs {
-		if err := writeFile(filepath.Join(d, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
-			return fmt.Errorf("cgroup %s: %w", c.path, err)
+		name, flags := filepath.Join(d, "tasks"), unix.O_WRONLY|unix.O_CLOEXEC
+		if unified() {
+			name, flags = d, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC
 		}
+		fd, err := unix.Open(name, flags, 0)
+		if err != nil {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+			return nil, &os.PathError{Op: "open", Path: name, Err: err}
+		}
+		fds = append(fds, fd)
 	}
-	return nil
+	return fds, nil
+}
+
+// enter appends the child's own moves into a v1 group.
+func (s *script) enter(fds []int) {
+	if unified() {
+		return
+	}
+	s.step("enter the cgroup")
+	for _, fd := range fds {
+		s.call(unix.SYS_WRITE, hostFD(fd), []byte("0"), 1)
+	}
+}
+
+// cloneInto has a clone put its child into a v2 group.
+func (a *cloneArgs) cloneInto(fds []int) {
+	if unified() && len(fds) == 1 {
+		a.flags |= unix.CLONE_INTO_CGROUP
+		a.cgroup = uint64(fds[0])
+	}
 }
 
 // kill kills every process in the group, until none is left or a second is over.
@@ -304,9 +339,12 @@ func (c *cgroup) remove() error {
 			errs = append(errs, err)
 			continue
 		}
-		// The pod's directory goes with its last container.
-		if parent := filepath.Dir(d); filepath.Base(parent) != "seki" && strings.Contains(parent, "/seki/") {
-			unix.Rmdir(parent)
+		// The pod's directory goes with its last container, and ours with the
+		// last pod.
+		for parent := filepath.Dir(d); strings.Contains(parent+"/", "/seki/"); parent = filepath.Dir(parent) {
+			if unix.Rmdir(parent) != nil {
+				break
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -69,9 +69,6 @@ func (c *Container) create(cfg *Config, change func(*script)) error {
 	if err := c.spawn(cfg, b); err != nil {
 		return err
 	}
-	if err := c.cgroup.add(c.proc.pid); err != nil {
-		return err
-	}
 	return b.adopt(c.proc.pid)
 }
 
@@ -83,7 +80,7 @@ func (c *Container) spawn(cfg *Config, b *builder) error {
 			flags |= f
 		}
 	}
-	proc, err := start(b.script, flags, b.joins, b.control)
+	proc, err := start(b.script, flags, b.joins, b.control, b.entry)
 	if err != nil {
 		return fmt.Errorf("clone with new namespaces: %w", err)
 	}
@@ -94,7 +91,7 @@ func (c *Container) spawn(cfg *Config, b *builder) error {
 // start clones a child that carries out s. If the script joins namespaces, the
 // child that does so is not the one that remains: joins tells, and then flags
 // are of the second clone (they are in the script already).
-func start(s *script, flags uint64, joins bool, ctl control) (*process, error) {
+func start(s *script, flags uint64, joins bool, ctl control, cgroup []int) (*process, error) {
 	board, err := newBoard()
 	if err != nil {
 		return nil, err
@@ -103,6 +100,7 @@ func start(s *script, flags uint64, joins bool, ctl control) (*process, error) {
 	if joins {
 		args.flags = 0
 	}
+	args.cloneInto(cgroup)
 	pid, err := spawn(s, args, board)
 	ctl.child.Close()
 	if err == nil && joins {
@@ -201,11 +199,10 @@ func writeFile(name, data string) error {
 //	parent                                child
 //	  |  clone3 ------------------------->  |   make itself untraceable, close what is not its own
 //	  |  cgroup, id maps, limits, mount     |   (waits)
-//	  |  attributes                         |
 //	  |            Create returns: namespaces exist, the network is attached
 //	  |  "." ----------------------------->  |   Prepare: mounts, pivot_root, sysctls, masks
 //	  |  <----------------------------- "."  |   (waits)
-//	  |            Prepare returns: hooks
+//	  |            Prepare returns: hooks; resource limits
 //	  |  "." ----------------------------->  |   Start: user, capabilities, seccomp, execve
 //	  |  <--------------------- end of file  |   the socket is close-on-exec
 //

@@ -21,7 +21,8 @@
 // The order within the child, and why:
 //
 //	prctl, close_range    a copy of the supervisor is no one's to trace, and holds no descriptor too many
-//	(wait)                cgroup, id maps and mount attributes are the parent's to set
+//	enter the cgroup      by itself, which is fifty times faster than being moved
+//	(wait)                id maps and mount attributes are the parent's to set
 //	become root           of the user namespace, all capabilities there, none on the host
 //	make file systems     proc and sysfs need the host's in sight
 //	pivot_root            before all other mounts: no path leads to the host from here on

@@ -102,13 +102,24 @@ func (c *Container) execProcess(ctx context.Context, cfg ExecConfig) (*process, 
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.execScript(&prog, hostFD(ctl.child.Fd()))
+	entry, err := c.cgroup.entrances()
 	if err != nil {
 		ctl.parent.Close()
 		ctl.child.Close()
 		return nil, err
 	}
-	p, err := start(s, 0, true, ctl)
+	defer func() {
+		for _, fd := range entry {
+			unix.Close(fd)
+		}
+	}()
+	s, err := c.execScript(&prog, hostFD(ctl.child.Fd()), entry)
+	if err != nil {
+		ctl.parent.Close()
+		ctl.child.Close()
+		return nil, err
+	}
+	p, err := start(s, 0, true, ctl, entry)
 	if err != nil {
 		return nil, err
 	}
@@ -124,9 +135,6 @@ func (c *Container) execProcess(ctx context.Context, cfg ExecConfig) (*process, 
 
 // letRun limits the process as the container, and has it execute its program.
 func (c *Container) letRun(ctx context.Context, p *process) error {
-	if err := c.cgroup.add(p.pid); err != nil {
-		return err
-	}
 	if err := setRlimits(p.pid, c.exec.rlimits); err != nil {
 		return err
 	}
@@ -197,19 +205,20 @@ func setEnv(env []string, e string) []string {
 }
 
 // execScript is the whole life of the child until it runs the program.
-func (c *Container) execScript(prog *program, ctl hostFD) (*script, error) {
+func (c *Container) execScript(prog *program, ctl hostFD, entry []int) (*script, error) {
 	s := newScript()
 	s.step("begin")
 	s.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
 	at := len(s.ops)
 	s.call(opJump, 0)
+	s.enter(entry)
 	s.step("join the container's namespaces")
 	pidfd := hostFD(c.proc.pidfd.Fd())
 	s.call(unix.SYS_SETNS, pidfd, c.joined)
 	s.step("clone into the container")
 	args := &cloneArgs{flags: unix.CLONE_PARENT}
 	s.call(opFork, unsafe.Pointer(args), int(unsafe.Sizeof(*args))) // SAFETY: kept alive by the script
-	s.step("wait for the cgroup")
+	s.step("wait for limits")
 	s.call(opWait, ctl)
 	s.step("session")
 	s.call(unix.SYS_SETSID)
