@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"sekimori/lifecycle"
+	"sekimori/nicshadow"
 	"sekimori/starlark"
 	"sekimori/starlark/policy"
 )
@@ -31,15 +32,14 @@ func (h host) Pid() int { return h.c.Pid() }
 // ExitStatus is -1 while it runs.
 func (h host) ExitStatus() int { return h.c.ExitStatus() }
 
-// Event says what led to the call where the point alone does not.
+// Event says what led to the call where the point alone does not: the signal,
+// or why a frame dropped.
 func (h host) Event() string {
-	switch {
-	case h.event.Signal != "":
-		return h.event.Signal
-	case h.event.Type == lifecycle.EventViolation:
-		return string(h.event.Record)
+	var r nicshadow.Record
+	if h.event.Point == lifecycle.Violation && json.Unmarshal(h.event.Record, &r) == nil {
+		return r.Verdict + ": " + why(r)
 	}
-	return ""
+	return h.event.Signal
 }
 
 // Log records a message among the pod's events.

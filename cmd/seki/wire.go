@@ -191,16 +191,17 @@ func dropLine(r nicshadow.Record) string {
 	if r.Verdict != "drop" {
 		verb = "would drop"
 	}
-	why := r.Reason
-	if r.Kind != "" {
-		why = because(r.Kind, r.Why)
-	}
-	line := fmt.Sprintf("seki: %s: %s %s: %s", r.Container, verb, r.Summary, why)
-	if pos := r.Position(); pos != "" {
-		line += " at " + pos
-	}
+	line := fmt.Sprintf("seki: %s: %s %s: %s", r.Container, verb, r.Summary, why(r))
 	if r.Suppressed > 0 {
 		line += fmt.Sprintf(" (%d more not shown)", r.Suppressed)
 	}
 	return line
+}
+
+// why says in words why a frame dropped, and where it was decided.
+func why(r nicshadow.Record) string {
+	if r.Kind == "" {
+		return r.Reason
+	}
+	return because(r.Kind, r.Why) + " at " + r.Position()
 }
