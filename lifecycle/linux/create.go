@@ -197,8 +197,8 @@ func writeFile(name, data string) error {
 // A control is the socket over which a child is led through its script.
 //
 //	parent                                child
-//	  |  clone3 ------------------------->  |   make itself untraceable, close what is not its own
-//	  |  cgroup, id maps, limits, mount     |   (waits)
+//	  |  clone3 -------------------------->  |   untraceable; close descriptors; enter the cgroup
+//	  |  id maps, mount attributes          |   (waits)
 //	  |            Create returns: namespaces exist, the network is attached
 //	  |  "." ----------------------------->  |   Prepare: mounts, pivot_root, sysctls, masks
 //	  |  <----------------------------- "."  |   (waits)
