@@ -162,6 +162,39 @@ func TestLockDownRefused(t *testing.T) {
 	}
 }
 
+// TestGivenUpHook: a hook that goes on after its time cannot change a policy any
+// more.
+func TestGivenUpHook(t *testing.T) {
+	r := newRig(t, "a", "b")
+	release, late := make(chan struct{}), make(chan error)
+	h := r.hook("a", lifecycle.Ready, "stuck", func(ctx context.Context, c *lifecycle.Container, _ lifecycle.Event) error {
+		b := c.Pod().Container("b")
+		if err := b.LoadPolicy(ctx, []byte("in time")); err != nil {
+			return err
+		}
+		<-release
+		late <- b.LoadPolicy(ctx, []byte("late"))
+		return nil
+	})
+	h.Timeout = 20 * time.Millisecond
+	p := r.start()
+	for p.Container("a").Status() != lifecycle.Stopped {
+		time.Sleep(time.Millisecond)
+	}
+	if got := r.net.card("b"); got.program != "" {
+		t.Errorf("policy of b: %+v; want none", got)
+	}
+	close(release)
+	if err := <-late; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("LoadPolicy() after the hook's time = %v; want %v", err, context.DeadlineExceeded)
+	}
+	if got := r.net.card("b"); got.program != "" {
+		t.Errorf("policy of b: %+v; want none", got)
+	}
+	r.exit("b", 0)
+	wait(t, p)
+}
+
 // TestSignals: SIGUSR1 has a hook in one of two containers, SIGHUP reloads.
 func TestSignals(t *testing.T) {
 	r := newRig(t, "a", "b")

@@ -50,6 +50,9 @@ func (c *Container) changePolicy(ctx context.Context, program []byte, mode *stri
 	if err := c.require(VerbPolicy); err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil { // of a hook given up, which must not undo the lock-down
+		return err
+	}
 	e := Event{Type: EventPolicyLoad, Container: c.name}
 	began := time.Now()
 	var err error

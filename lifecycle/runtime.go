@@ -65,7 +65,7 @@ type ExecConfig struct {
 	Args     []string    // program and arguments; the program is looked up in the container's PATH
 	Env      []string    // KEY=value, added to the container's environment
 	Cwd      string      // absolute, inside; empty is the container's
-	User     string      // "uid[:gid]"; empty is the container's
+	User     string      // "USER[:GROUP]", names or numbers of the container; empty is the container's
 	Stdio    [3]*os.File // the caller's; nil is /dev/null
 	Terminal bool        // Stdio is a terminal that the process gets to control
 }
