@@ -76,9 +76,6 @@ func (g *graph) arith(op exprOp, x, y eid) (e eid, ok bool) {
 	if !ok {
 		return 0, false
 	}
-	if a.op == exprConst && b.op == exprConst {
-		return g.constExpr(fold(op, a.k, b.k)), true
-	}
 	return g.expr(expr{op: op, x: x, y: y, lo: lo, hi: hi}), true
 }
 
@@ -228,31 +225,6 @@ func floorDiv(x, y int64) int64 {
 		q--
 	}
 	return q
-}
-
-// fold computes a op b, which bounds has found to be in range.
-func fold(op exprOp, a, b int64) int64 {
-	switch op {
-	case exprAdd:
-		return a + b
-	case exprSub:
-		return a - b
-	case exprMul:
-		return a * b
-	case exprDiv:
-		return floorDiv(a, b)
-	case exprMod:
-		return a - b*floorDiv(a, b)
-	case exprAnd:
-		return a & b
-	case exprOr:
-		return a | b
-	case exprXor:
-		return a ^ b
-	case exprShl:
-		return a << b
-	}
-	return a >> b
 }
 
 // between is hi for frames for which lo <= e <= hi.

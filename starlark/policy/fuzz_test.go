@@ -3,11 +3,16 @@ package policy_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"sekimori/nicshadow/frame"
+	"sekimori/starlark/policy"
+	"sekimori/starlark/value"
+
+	"go.starlark.net/starlark"
 )
 
 // A gen writes predicates from a string of bytes, each of them a choice, so
@@ -426,4 +431,33 @@ func FuzzCompile(f *testing.F) {
 		f.Add(data, uint64(1))
 	}
 	f.Fuzz(func(t *testing.T, data []byte, seed uint64) { differ(t, data, seed, 40) })
+}
+
+// FuzzSource compiles any text: it may be refused, but nothing panics, and
+// what compiles is a program.
+func FuzzSource(f *testing.F) {
+	for _, name := range []string{"good", "errors", "bench", "tenant", "shapes"} {
+		b, err := os.ReadFile("../../testdata/policy/" + name + ".star")
+		if err != nil {
+			f.Fatal(err)
+		}
+		for part := range strings.SplitSeq(string(b), "\n---\n") {
+			f.Add(part)
+		}
+	}
+	f.Fuzz(func(t *testing.T, src string) {
+		thread := new(starlark.Thread)
+		thread.SetMaxExecutionSteps(100_000)
+		g, err := policy.NewSources(value.Builtins()).Exec(thread, "p.star", src)
+		if err != nil {
+			return
+		}
+		p, ok := g["P"].(*policy.Policy)
+		if !ok {
+			return
+		}
+		if prog, err := p.Compile(identity); (prog == nil) == (err == nil) {
+			t.Fatalf("Compile = %v, %v; want a program or an error", prog, err)
+		}
+	})
 }

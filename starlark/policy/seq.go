@@ -258,13 +258,6 @@ func (b *builder) result() nid {
 	if !b.e.Curly {
 		return c.makeSeq(b.seq)
 	}
-	if _, isDict := b.e.Body.(*syntax.DictEntry); !isDict {
-		l := c.makeSeq(b.seq)
-		if v, ok := c.constOf(l); ok {
-			return c.call(starlark.Universe["set"], starlark.Tuple{v}, nil, b.e.Lbrack)
-		}
-		return c.errorAt(b.e.Lbrack, "use a list", "a set that depends on the frame")
-	}
 	d := starlark.NewDict(len(b.keys))
 	for i, k := range b.keys {
 		key, ok1 := c.constOf(k)
