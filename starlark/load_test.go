@@ -304,6 +304,10 @@ f()
 	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
 		t.Errorf("after %s: %v; want context.DeadlineExceeded at once", time.Since(began), err)
 	}
+	cancel()
+	if _, err := starlark.Load(ctx, path, starlark.Options{MaxSteps: 1 << 60}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with a context that has ended: %v", err)
+	}
 	if got := runtime.NumGoroutine(); got > 20 {
 		t.Errorf("%d goroutines are left", got)
 	}

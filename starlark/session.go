@@ -4,24 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
-	"runtime"
-	"runtime/metrics"
 	"strings"
 	"sync"
-	"time"
 
 	"go.starlark.net/starlark"
-	"go.starlark.net/syntax"
 
-	"sekimori/starlark/args"
 	"sekimori/starlark/config"
 	"sekimori/starlark/policy"
-	"sekimori/starlark/std"
 	"sekimori/starlark/value"
 )
 
@@ -66,10 +58,11 @@ type Session struct {
 	collect func(filename string) *config.Collector
 	modules map[string]*module
 
-	// mu guards texts and running: callbacks may read while files load.
+	// mu guards the fields below: callbacks read texts, the watch stops threads.
 	mu      sync.Mutex
 	texts   map[string][]byte
 	running map[*starlark.Thread]bool
+	stopped string // why nothing may be evaluated any more; empty if it may
 }
 
 // A module is one evaluated file.
@@ -130,7 +123,10 @@ func predeclared(more starlark.StringDict) starlark.StringDict {
 func (s *Session) Exec(ctx context.Context, name string) (starlark.StringDict, error) {
 	stop := s.watch(ctx)
 	defer stop()
-	globals, err := s.module(nil, path.Clean(name))
+	if !strings.HasPrefix(name, stdPrefix) {
+		name = path.Clean(name)
+	}
+	globals, err := s.module(nil, name)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = errors.Join(s.Explain(err), context.Cause(ctx))
@@ -160,248 +156,6 @@ func (s *Session) prepare(th *starlark.Thread) {
 		}
 	}
 	th.OnMaxSteps = func(th *starlark.Thread) {
-		th.Cancel(fmt.Sprintf("more than %d steps", s.opts.MaxSteps))
+		th.Cancel(fmt.Sprintf("more than %d steps", th.ExecutionSteps()))
 	}
-}
-
-// watch ends the evaluation when ctx ends or the heap has grown too far. The
-// watch samples: what grows by many small bites is caught between two samples,
-// and budget.go bounds the size of one bite.
-func (s *Session) watch(ctx context.Context) (stop func()) {
-	cancel := func(why string) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for th := range s.running {
-			th.Cancel(why)
-		}
-	}
-	unhook := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx).Error()) })
-	done := make(chan struct{})
-	finished := make(chan struct{})
-	go func() { // ends with stop, which waits for it
-		defer close(finished)
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		// The first look is a tick late, when most files are evaluated: it
-		// costs 0.1 ms to set runtime/metrics up.
-		most := uint64(0)
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-			}
-			if most == 0 {
-				most = heapBytes() + s.opts.MaxMemory
-			} else if heapBytes() > most {
-				runtime.GC() // what nobody holds does not count
-				if heapBytes() > most {
-					cancel(fmt.Sprintf("more than %d MiB of memory", s.opts.MaxMemory>>20))
-				}
-			}
-		}
-	}()
-	return func() {
-		unhook()
-		close(done)
-		<-finished
-	}
-}
-
-func heapBytes() uint64 {
-	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(sample)
-	return sample[0].Value.Uint64()
-}
-
-// module evaluates a module once. from is the thread of the file that loads it.
-func (s *Session) module(from *starlark.Thread, key string) (starlark.StringDict, error) {
-	if m, ok := s.modules[key]; ok {
-		if !m.done {
-			return nil, fmt.Errorf("load cycle: %s is being loaded already", s.shown(key))
-		}
-		return m.globals, m.err
-	}
-	m := &module{}
-	s.modules[key] = m
-	m.globals, m.err = s.exec(from, key)
-	m.done = true
-	if m.err != nil {
-		m.err = s.Explain(m.err)
-	}
-	return m.globals, m.err
-}
-
-func (s *Session) exec(from *starlark.Thread, key string) (starlark.StringDict, error) {
-	data, err := s.read(key)
-	if err != nil {
-		return nil, err
-	}
-	shown := s.shown(key)
-	s.mu.Lock()
-	s.texts[shown] = data
-	s.mu.Unlock()
-
-	th := s.Thread(shown)
-	if from != nil {
-		// One budget for all files of an evaluation.
-		th.Steps = from.Steps
-		defer func() { from.Steps = th.Steps }()
-	}
-	th.Load = func(th *starlark.Thread, name string) (starlark.StringDict, error) {
-		next, err := s.resolve(key, name)
-		if err != nil {
-			return nil, err
-		}
-		return s.module(th, next)
-	}
-	if s.collect != nil {
-		config.Attach(th, s.collect(shown))
-	}
-	s.mu.Lock()
-	s.running[th] = true
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.running, th)
-		s.mu.Unlock()
-	}()
-	return s.sources.Exec(th, shown, allowDotLoad(shown, data))
-}
-
-// stdPrefix begins the names of the standard library's modules.
-const stdPrefix = "@seki//"
-
-// resolve finds the key of the module that the file from calls name.
-func (s *Session) resolve(from, name string) (string, error) {
-	if rest, ok := strings.CutPrefix(name, stdPrefix); ok {
-		if !fs.ValidPath(rest) {
-			return "", fmt.Errorf("%q is no module of the standard library", name)
-		}
-		return name, nil
-	}
-	switch {
-	case strings.HasPrefix(name, "@"):
-		return "", &args.Error{Msg: fmt.Sprintf("unknown library %q", name), Hint: `the standard library is "@seki//..."`}
-	case name == "" || strings.HasPrefix(name, "/") || strings.ContainsAny(name, "\\\x00"):
-		return "", &args.Error{Msg: fmt.Sprintf("%q is no relative path", name), Hint: "modules are named relative to the file that loads them"}
-	}
-	if rest, ok := strings.CutPrefix(from, stdPrefix); ok {
-		name = path.Join(path.Dir(rest), name)
-		return stdPrefix + name, nil
-	}
-	key := path.Join(path.Dir(from), name)
-	if !fs.ValidPath(key) {
-		return "", &args.Error{Msg: fmt.Sprintf("%q leaves the module root %s", name, s.rootDir), Hint: "modules come from below the directory of the file that is run, or from @seki//"}
-	}
-	return key, nil
-}
-
-// shown is a module's name in positions.
-func (s *Session) shown(key string) string {
-	if strings.HasPrefix(key, stdPrefix) {
-		return key
-	}
-	return filepath.Join(s.rootDir, filepath.FromSlash(key))
-}
-
-// read reads a module. os.Root follows no symlink out of the module root.
-func (s *Session) read(key string) ([]byte, error) {
-	if rest, ok := strings.CutPrefix(key, stdPrefix); ok {
-		data, err := fs.ReadFile(std.Files, rest)
-		if err != nil {
-			return nil, s.noStd(rest)
-		}
-		return data, nil
-	}
-	// Opening a FIFO would wait for its writer, so look first.
-	if info, err := s.root.Stat(key); err != nil {
-		return nil, fmt.Errorf("%s: %w", s.shown(key), reason(err))
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", s.shown(key))
-	}
-	f, err := s.root.Open(key)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.shown(key), reason(err))
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSource+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.shown(key), reason(err))
-	}
-	if len(data) > maxSource {
-		return nil, fmt.Errorf("%s: larger than %d bytes", s.shown(key), maxSource)
-	}
-	return data, nil
-}
-
-// reason is an error of the file system without its path.
-func reason(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
-	}
-	return err
-}
-
-func (s *Session) noStd(name string) error {
-	entries, err := fs.ReadDir(std.Files, ".")
-	if err != nil {
-		return err
-	}
-	var known []string
-	for _, e := range entries {
-		known = append(known, stdPrefix+e.Name())
-	}
-	hint := "known are " + strings.Join(known, ", ")
-	msg := fmt.Sprintf("no module %q in the standard library", stdPrefix+name)
-	if near := value.Suggest(stdPrefix+name, known); near != "" {
-		msg += fmt.Sprintf(" (did you mean %q?)", near)
-	}
-	return &args.Error{Msg: msg, Hint: hint}
-}
-
-// Text is the source of an evaluated file, by the name its positions show.
-func (s *Session) Text(filename string) ([]byte, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	data, ok := s.texts[filename]
-	return data, ok
-}
-
-// Line is one line of an evaluated file, without surrounding space.
-func (s *Session) Line(filename string, line int) string {
-	data, _ := s.Text(filename)
-	for i, l := range strings.Split(string(data), "\n") {
-		if i == line-1 {
-			return strings.TrimSpace(l)
-		}
-	}
-	return ""
-}
-
-// argument is the position of the argument name of the call at pos.
-func (s *Session) argument(pos syntax.Position, name string) (found syntax.Position, ok bool) {
-	data, known := s.Text(pos.Filename())
-	if name == "" || !known {
-		return pos, false
-	}
-	f, err := policy.Options.Parse(pos.Filename(), allowDotLoad(pos.Filename(), data), 0)
-	if err != nil {
-		return pos, false
-	}
-	syntax.Walk(f, func(n syntax.Node) bool {
-		c, isCall := n.(*syntax.CallExpr)
-		if isCall && c.Lparen.Line == pos.Line && c.Lparen.Col == pos.Col {
-			for _, a := range c.Args {
-				if b, isNamed := a.(*syntax.BinaryExpr); isNamed && b.Op == syntax.EQ {
-					if id, isName := b.X.(*syntax.Ident); isName && id.Name == name {
-						found, ok = id.NamePos, true
-					}
-				}
-			}
-		}
-		return !ok
-	})
-	return found, ok
 }

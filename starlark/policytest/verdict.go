@@ -1,0 +1,139 @@
+package policytest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	gostarlark "go.starlark.net/starlark"
+
+	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/replay"
+	"sekimori/nicshadow/rule"
+	"sekimori/starlark/args"
+	"sekimori/starlark/config"
+	"sekimori/starlark/frames"
+	"sekimori/starlark/policy"
+)
+
+// target is the policy to ask and the card to send from.
+func (t *test) target(c *args.Call) (*policy.Policy, frames.Sender) {
+	if ctr, ok := c.Vals["policy"].(*config.Container); ok {
+		id := ctr.Identity()
+		return ctr.Policy, frames.Sender{MAC: id.MAC, Addrs: id.Addrs}
+	}
+	return args.Get[*policy.Policy](c, "policy"), t.sender
+}
+
+// verdicts judges the frames of an assertion. A container without policy has
+// no program, and nothing of it passes: the result is nil.
+func (t *test) verdicts(c *args.Call, check func(f *frames.Frame, data []byte, prog *compiled, r *replay.Result)) error {
+	p, sender := t.target(c)
+	var prog *compiled
+	if p != nil {
+		if prog = t.suite.judge.compile(p, sender); prog.err != nil {
+			return prog.err
+		}
+		if !slices.Contains(t.report.Programs, prog.hash) {
+			t.report.Programs = append(t.report.Programs, prog.hash)
+		}
+	}
+	for _, f := range args.Get[[]*frames.Frame](c, "frame") {
+		data, err := f.Bytes(sender)
+		if err != nil {
+			return c.Errorf("frame", "", "%s: %v", f, err)
+		}
+		t.report.Frames++
+		var r *replay.Result
+		if prog != nil {
+			r = t.suite.judge.judge(prog, data)
+		}
+		check(f, data, prog, r)
+	}
+	return nil
+}
+
+func (t *test) drops(c *args.Call) (gostarlark.Value, error) {
+	err := t.verdicts(c, func(f *frames.Frame, data []byte, prog *compiled, r *replay.Result) {
+		switch {
+		case r == nil:
+			if c.Has("line") || c.Has("why") || c.Has("guard") {
+				t.failed(c, fmt.Sprintf("%s: got drop because there is no policy, want another reason", f), "")
+			}
+		case r.Verdict() == rule.Forward:
+			t.wrong(c, f, data, prog, r, "got forward, want drop")
+		default:
+			if problem := t.reason(c, r); problem != "" {
+				t.wrong(c, f, data, prog, r, problem)
+			}
+		}
+	})
+	return gostarlark.None, err
+}
+
+func (t *test) forwards(c *args.Call) (gostarlark.Value, error) {
+	err := t.verdicts(c, func(f *frames.Frame, data []byte, prog *compiled, r *replay.Result) {
+		switch {
+		case r == nil:
+			t.failed(c, fmt.Sprintf("%s: got drop because there is no policy, want forward", f), "")
+		case r.Verdict() != rule.Forward:
+			t.wrong(c, f, data, prog, r, "got drop, want forward")
+		default:
+			if problem := t.reason(c, r); problem != "" {
+				t.wrong(c, f, data, prog, r, problem)
+			}
+		}
+	})
+	return gostarlark.None, err
+}
+
+// reason is what is wrong with the reason of a verdict, empty if nothing is.
+func (t *test) reason(c *args.Call, r *replay.Result) string {
+	verdict, why := r.Verdict().String(), r.Why()
+	if want, ok := c.Vals["guard"].(string); ok && (why.Kind != rule.WhyGuard || why.Name != want) {
+		return fmt.Sprintf("got %s by %s, want the guard %q", verdict, whyText(r), want)
+	}
+	if want, ok := c.Vals["why"].(string); ok && !isWhy(r, want) {
+		return fmt.Sprintf("got %s by %s, want %q", verdict, whyText(r), want)
+	}
+	if want, ok := c.Vals["line"].(string); ok {
+		file, line, _ := r.Position()
+		got := t.suite.session.Line(file, line)
+		if !strings.Contains(got, want) {
+			return fmt.Sprintf("got %s by the line %q, want one with %q", verdict, got, want)
+		}
+	}
+	return ""
+}
+
+// isWhy reports whether want names the kind or the name of the reason.
+func isWhy(r *replay.Result, want string) bool {
+	if r.Reason != frame.OK {
+		return r.Reason.String() == want
+	}
+	why := r.Why()
+	return why.Name == want || why.Kind.String() == want
+}
+
+func whyText(r *replay.Result) string {
+	if r.Reason != frame.OK {
+		return fmt.Sprintf("the parser (%s)", r.Reason)
+	}
+	why := r.Why()
+	return fmt.Sprintf("%s %s", why.Kind, why.Name)
+}
+
+// wrong records a verdict that is not the wanted one, with the road to it.
+func (t *test) wrong(c *args.Call, f *frames.Frame, data []byte, prog *compiled, r *replay.Result, problem string) {
+	decided := ""
+	if file, line, col := r.Position(); file != "" {
+		decided = fmt.Sprintf(", decided at %s:%d:%d", file, line, col)
+	}
+	x := replay.Explain(prog.program, r.Frame, func(file string, line int) string { return t.suite.session.Line(file, line) })
+	var b strings.Builder
+	if err := x.WriteText(&b); err != nil {
+		fmt.Fprintf(&b, "explain: %v\n", err)
+	}
+	fmt.Fprintf(&b, "  program %s\n  bytes %s\n", prog.hash, frames.Dump(data, 128))
+	t.failed(c, fmt.Sprintf("%s: %s%s", f, problem, decided), b.String())
+}
