@@ -405,3 +405,11 @@ func TestContextEnds(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// hostRoot is the host's root under a private layer.
+var hostRoot = bundle.RootFS{Kind: bundle.RootHost, Overlay: true}
+
+// withRaw is the default and the capability that makes frames.
+func withRaw() *specs.LinuxCapabilities {
+	return bundle.Capabilities(append(bundle.DefaultCapabilities(), "CAP_NET_RAW")...)
+}
