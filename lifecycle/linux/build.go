@@ -224,8 +224,7 @@ func (b *builder) joinNamespaces() error {
 	}
 	if b.joins {
 		b.step("clone with new namespaces")
-		args := &cloneArgs{flags: flags | unix.CLONE_PARENT, exitSignal: 0}
-		b.call(opFork, unsafe.Pointer(args), int(unsafe.Sizeof(*args))) // SAFETY: kept alive by the script
+		b.forkSecond(flags)
 		b.parentDeath()
 	}
 	return nil

@@ -31,7 +31,7 @@ var _ [88]byte = [unsafe.Sizeof(cloneArgs{})]byte{} // SAFETY: a size only
 type board struct {
 	pc    uintptr // of the op being carried out
 	errno uintptr // why it failed
-	pid   uintptr // of the process made by opFork
+	pid   uintptr // of the process made by opFork, written by the kernel (4 bytes)
 	byte  [8]byte // what the gates read and write
 	slots [maxSlots]uintptr
 }
@@ -153,7 +153,6 @@ func cloneAndRun(args *cloneArgs, ops []op, b *board) (pid uintptr, errno syscal
 		case opFork:
 			r, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, a[0], a[1], 0)
 			if errno == 0 && r != 0 {
-				b.pid = r
 				syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 			}
 		case opExec:

@@ -101,6 +101,12 @@ func start(s *script, flags uint64, joins bool, ctl control, cgroup []int) (*pro
 		args.flags = 0
 	}
 	args.cloneInto(cgroup)
+	if s.second != nil {
+		// The kernel itself notes the second process, before anyone runs on: the
+		// first may be killed at any moment, and an unknown child of ours would
+		// never be waited for, and keep its pid namespace from ending.
+		s.second.parentTID = uint64(uintptr(unsafe.Pointer(&board.pid))) // SAFETY: the page outlives both processes' use of it
+	}
 	pid, err := spawn(s, args, board)
 	ctl.child.Close()
 	if err == nil && joins {

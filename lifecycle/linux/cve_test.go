@@ -75,8 +75,14 @@ func TestCVE_2016_9962(t *testing.T) {
 		b.Kill()
 		buf := make([]byte, 1<<16)
 		b.out.SetReadDeadline(time.Now().Add(5 * time.Second))
-		if n, _ := b.out.Read(buf); strings.Contains(string(buf[:n]), "LEAK") || !userns && strings.Contains(string(buf[:n]), "EXE") && !strings.Contains(string(buf[:n]), "memfd") {
-			t.Errorf("userns %v: seen inside: %s", userns, buf[:n])
+		n, _ := b.out.Read(buf)
+		for l := range strings.Lines(string(buf[:n])) {
+			// The starter of a container without a user namespace may be seen: it
+			// is confined already, and its socket cannot be opened.
+			starter := !userns && (strings.Contains(l, "/memfd:") || strings.Contains(l, "/fd/3 socket:"))
+			if !starter {
+				t.Errorf("userns %v: seen inside: %s", userns, l)
+			}
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -216,8 +215,7 @@ func (c *Container) execScript(prog *program, ctl hostFD, entry []int) (*script,
 	pidfd := hostFD(c.proc.pidfd.Fd())
 	s.call(unix.SYS_SETNS, pidfd, c.joined)
 	s.step("clone into the container")
-	args := &cloneArgs{flags: unix.CLONE_PARENT}
-	s.call(opFork, unsafe.Pointer(args), int(unsafe.Sizeof(*args))) // SAFETY: kept alive by the script
+	s.forkSecond(0)
 	s.step("wait for limits")
 	s.call(opWait, ctl)
 	s.step("session")

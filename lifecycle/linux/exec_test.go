@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -102,5 +103,38 @@ func TestExecEndsWithContainer(t *testing.T) {
 	}
 	if st, err := p.Wait(); err != nil || st.Signal != syscall.SIGKILL {
 		t.Errorf("got %+v, %v", st, err)
+	}
+}
+
+// A container is killed while processes are being put into it. None of them is
+// lost: each would keep the container from ending.
+func TestExecWhileKilled(t *testing.T) {
+	for range 15 {
+		b := start(t, spec(t, "sleep", "100"))
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				for {
+					p, err := b.Exec(t.Context(), linux.ExecConfig{Args: []string{"true"}})
+					if err != nil {
+						return
+					}
+					p.Wait()
+				}
+			})
+		}
+		time.Sleep(15 * time.Millisecond)
+		ended := make(chan struct{})
+		go func() {
+			b.Kill()
+			b.Wait()
+			wg.Wait()
+			close(ended)
+		}()
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the container does not end")
+		}
 	}
 }

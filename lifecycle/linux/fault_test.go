@@ -68,7 +68,7 @@ func faultConfig(t *testing.T) Config {
 // left behind.
 func TestEveryStepFails(t *testing.T) {
 	cfg := faultConfig(t)
-	newFault := func(at int) (err error, steps []int, names []string) {
+	newFault := func(at int) (steps []int, err error) {
 		change := func(s *script) {
 			last := -1
 			for pc, o := range s.ops {
@@ -77,7 +77,6 @@ func TestEveryStepFails(t *testing.T) {
 					last = int(o.step)
 				}
 			}
-			names = s.steps
 			if at >= 0 {
 				o := &s.ops[steps[at]]
 				o.nr, o.on = 999, [3]branch{} // no such call: ENOSYS
@@ -85,7 +84,7 @@ func TestEveryStepFails(t *testing.T) {
 		}
 		c, err := create(context.Background(), cfg, change)
 		if err != nil {
-			return err, steps, names
+			return steps, err
 		}
 		err = c.Prepare(context.Background())
 		if err == nil {
@@ -94,16 +93,16 @@ func TestEveryStepFails(t *testing.T) {
 		if err == nil {
 			_, err = c.Wait()
 		}
-		return errors.Join(err, c.Destroy()), steps, names
+		return steps, errors.Join(err, c.Destroy())
 	}
-	err, steps, _ := newFault(-1) // also warms up what stays open on purpose
+	steps, err := newFault(-1) // also warms up what stays open on purpose
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := leftovers(t)
 	seen := 0
 	for i := range steps {
-		err, _, names := newFault(i)
+		_, err := newFault(i)
 		var step *StepError
 		if !errors.As(err, &step) {
 			// A masked path that does not exist is passed over: its later calls never run.
@@ -114,7 +113,6 @@ func TestEveryStepFails(t *testing.T) {
 			t.Errorf("step %d: %v", i, err)
 		}
 		seen++
-		_ = names
 		if after := leftovers(t); after != before {
 			t.Fatalf("step %d (%s): left behind:\n%s\nwas:\n%s", i, step.Step, after, before)
 		}

@@ -201,7 +201,7 @@ func terminal(t *testing.T) (master, slave *os.File) {
 	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatal(err)
 	}
-	fd, err := unix.IoctlRetInt(int(master.Fd()), unix.TIOCGPTPEER|0)
+	fd, err := unix.IoctlRetInt(int(master.Fd()), unix.TIOCGPTPEER)
 	if err != nil {
 		n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
 		if err != nil {

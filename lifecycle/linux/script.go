@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // A slot holds the result of an earlier system call of a script.
@@ -62,7 +64,8 @@ type script struct {
 	keep   []any // what the arguments point to
 	fds    map[int]bool
 	slots  int
-	labels []int // pc of each label; -1 until bound
+	labels []int      // pc of each label; -1 until bound
+	second *cloneArgs // of opFork, if there is one
 }
 
 func newScript() *script { return &script{fds: map[int]bool{}} }
@@ -183,6 +186,13 @@ func (s *script) label() label {
 func (s *script) bind(l label) { s.labels[l] = len(s.ops) }
 
 func (s *script) jump(l label) { s.call(opJump, l) }
+
+// forkSecond appends the clone of the process that goes on in this one's place.
+// It is the parent's child too (CLONE_PARENT).
+func (s *script) forkSecond(flags uint64) {
+	s.second = &cloneArgs{flags: flags | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID}
+	s.call(opFork, unsafe.Pointer(s.second), int(unsafe.Sizeof(*s.second))) // SAFETY: kept alive by the script
+}
 
 // finish turns labels into positions and checks what the child relies on.
 func (s *script) finish() error {
