@@ -1,17 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"sekimori/lifecycle/linux"
 )
 
 // A doctorReport is what `doctor --json` prints.
@@ -92,11 +91,22 @@ func (a *app) printDoctor(r doctorReport) {
 	t.Flush()
 }
 
+// hints say what to do about a feature that is missing, by the name that
+// package linux gives it.
+var hints = map[string]string{
+	"root":            "cgroups, TAP devices and the mounts of a root file system need it: sudo seki ...",
+	"user namespaces": "sysctl user.max_user_namespaces=15000",
+	"overlay":         "host_root() and dir() need it, unless overlay = False: modprobe overlay",
+	"cgroups":         "mount the cgroup file systems below /sys/fs/cgroup",
+}
+
 // examine looks at this machine.
 func examine() doctorReport {
-	checks := []checkReport{
-		checkRoot(), checkTUN(), checkUserNS(), checkCgroup(), checkOverlay(), checkIDMap(), checkSeccomp(), checkNFT(), checkKernel(),
+	checks := []checkReport{checkKernel()}
+	for _, f := range linux.Supported() {
+		checks = append(checks, checkReport{Name: f.Name, OK: f.OK, Needed: f.Required, Detail: f.Detail, Hint: hints[f.Name]})
 	}
+	checks = append(checks, checkTUN(), checkNFT())
 	host := machineReport{Name: "host", OK: true}
 	var missing []string
 	for _, c := range checks {
@@ -118,13 +128,6 @@ func examine() doctorReport {
 	}
 }
 
-func checkRoot() checkReport {
-	c := checkReport{Name: "root", Needed: true, Detail: "running as uid " + strconv.Itoa(os.Geteuid()),
-		Hint: "cgroups, TAP devices and the mounts of a root file system need it: sudo seki …"}
-	c.OK = os.Geteuid() == 0
-	return c
-}
-
 func checkTUN() checkReport {
 	c := checkReport{Name: "/dev/net/tun", Needed: true, Hint: "network cards are TAP devices: modprobe tun, or pass the device into this container"}
 	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
@@ -134,97 +137,6 @@ func checkTUN() checkReport {
 	}
 	c.OK, c.Detail = true, "can be opened"
 	f.Close()
-	return c
-}
-
-func checkUserNS() checkReport {
-	c := checkReport{Name: "user namespaces", Needed: true, Hint: "sysctl user.max_user_namespaces=15000"}
-	b, err := os.ReadFile("/proc/sys/user/max_user_namespaces")
-	if err != nil {
-		c.Detail = cause(err)
-		return c
-	}
-	n, _ := strconv.Atoi(string(bytes.TrimSpace(b)))
-	c.OK, c.Detail = n > 0, "up to "+strconv.Itoa(n)
-	return c
-}
-
-// checkCgroup accepts version 2, version 1, and both at once: controllers of
-// version 1 beside an empty version 2.
-func checkCgroup() checkReport {
-	c := checkReport{Name: "cgroups", Needed: true, Hint: "mount the cgroup file systems at /sys/fs/cgroup"}
-	var st unix.Statfs_t
-	if err := unix.Statfs("/sys/fs/cgroup", &st); err != nil {
-		c.Detail = cause(err)
-		return c
-	}
-	version, list := "version 1", []string(nil)
-	if st.Type == unix.CGROUP2_SUPER_MAGIC {
-		version = "version 2"
-		b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
-		if err != nil {
-			c.Detail = cause(err)
-			return c
-		}
-		list = strings.Fields(string(b))
-	} else {
-		for _, name := range []string{"cpu", "cpuset", "devices", "memory", "pids"} {
-			if _, err := os.Stat("/sys/fs/cgroup/" + name + "/tasks"); err == nil {
-				list = append(list, name)
-			}
-		}
-		if _, err := os.Stat("/sys/fs/cgroup/unified/cgroup.procs"); err == nil {
-			version = "version 1 beside 2"
-		}
-	}
-	c.Detail = version + ": " + strings.Join(list, " ")
-	c.OK = slices.Contains(list, "memory") && slices.Contains(list, "pids")
-	if !c.OK {
-		c.Hint = "the memory and pids controllers are needed for the limits of resources()"
-	}
-	return c
-}
-
-func checkOverlay() checkReport {
-	c := checkReport{Name: "overlayfs", Hint: "host_root() and dir(overlay = True) need it: modprobe overlay"}
-	return filesystem(c, "overlay")
-}
-
-func filesystem(c checkReport, name string) checkReport {
-	b, err := os.ReadFile("/proc/filesystems")
-	if err != nil {
-		c.Detail = cause(err)
-		return c
-	}
-	c.OK = bytes.Contains(b, []byte("\t"+name+"\n"))
-	c.Detail = "known to the kernel"
-	if !c.OK {
-		c.Detail = "not known to the kernel (a module that loads on first use?)"
-	}
-	return c
-}
-
-// checkIDMap asks for an idmapped mount in a way that cannot succeed: EBADF or
-// EINVAL say that the kernel knows the call, ENOSYS that it does not.
-func checkIDMap() checkReport {
-	c := checkReport{Name: "idmapped mounts", Hint: "without them (Linux 5.12) files of a root file system keep the host's owners"}
-	err := unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: 1 << 30})
-	c.OK = !errors.Is(err, unix.ENOSYS)
-	c.Detail = "known to the kernel"
-	if !c.OK {
-		c.Detail = cause(err)
-	}
-	return c
-}
-
-func checkSeccomp() checkReport {
-	c := checkReport{Name: "seccomp", Needed: true, Hint: "a kernel with CONFIG_SECCOMP_FILTER"}
-	b, err := os.ReadFile("/proc/sys/kernel/seccomp/actions_avail")
-	if err != nil {
-		c.Detail = cause(err)
-		return c
-	}
-	c.OK, c.Detail = true, string(bytes.TrimSpace(b))
 	return c
 }
 
@@ -242,21 +154,13 @@ func checkNFT() checkReport {
 	return c
 }
 
+// checkKernel names the kernel; what it must be able to do is tried by itself.
 func checkKernel() checkReport {
-	c := checkReport{Name: "kernel", Needed: true, Hint: "Linux 5.10 or newer"}
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
-		c.Detail = cause(err)
-		return c
+		return checkReport{Name: "kernel", Detail: cause(err)}
 	}
-	c.Detail = unix.ByteSliceToString(u.Release[:])
-	var major, minor int
-	if _, err := fmt.Sscanf(c.Detail, "%d.%d", &major, &minor); err != nil {
-		c.Detail += ": unknown version"
-		return c
-	}
-	c.OK = major > 5 || major == 5 && minor >= 10
-	return c
+	return checkReport{Name: "kernel", OK: true, Detail: "Linux " + unix.ByteSliceToString(u.Release[:])}
 }
 
 // cause is the last part of an error about a path that stands in front anyway.
