@@ -198,6 +198,7 @@ func (c *compiler) predicate(q pred, fn *starlark.Function, class frame.Class) n
 	c.calls = append(c.calls[:0], cl.fn)
 	tree := c.block(sc, cl.fn.Body).tree
 	c.calls = c.calls[:0]
+	c.step(fn.Position()) // the budget may have ended in the last expression
 	end := c.decision(fn.Position())
 	return c.each(tree, func(l nid) nid {
 		v := *c.leaf(l)

@@ -16,12 +16,13 @@ import (
 // Limits of one compilation. They stop what would compile for ever, or into
 // a program that no rule machine holds; what people write stays far below.
 const (
+	maxWork   = 1 << 22 // nodes walked over
 	maxNodes  = 1 << 19 // tests, of which many are gone in the end
 	maxSteps  = 1 << 20 // expressions and statements evaluated
 	maxLoop   = 1 << 16 // elements of what is looped over
 	maxLookup = 1 << 12 // entries of a dict that is indexed by a field
 	// nodes visited to keep intermediate trees small
-	maxCompaction = 1 << 20
+	maxCompaction = 1 << 21
 	constOps      = 50_000_000 // interpreter steps of calls with constant arguments
 )
 
@@ -151,7 +152,7 @@ func (c *compiler) touch(p syntax.Position) nid {
 // step counts an evaluation; false once the budget is spent.
 func (c *compiler) step(p syntax.Position) bool {
 	c.steps++
-	if c.fatal == 0 && (c.steps > maxSteps || len(c.nodes) > maxNodes) {
+	if c.fatal == 0 && (c.steps > maxSteps || c.spent()) {
 		c.fatal = c.errorAt(p, "search large collections with `in` instead of a loop over them", "too large to compile")
 	}
 	return c.fatal == 0

@@ -402,7 +402,7 @@ func differ(t *testing.T, data []byte, seed uint64, frames int) (ok bool) {
 // predicates; FuzzCompile does the same with a guide.
 func TestDifferential(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 141))
-	programs, good := 1500, 0
+	programs, good := 700, 0
 	if testing.Short() {
 		programs = 200
 	}

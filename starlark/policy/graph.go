@@ -110,6 +110,7 @@ type graph struct {
 	exprIDs map[expr]eid
 	// compact takes known tests out of a tree that has grown.
 	compact func(nid) nid
+	work    int // nodes walked over
 }
 
 // compactAt is how many nodes one walk may add before its result is looked at.
@@ -132,6 +133,7 @@ func (g *graph) clear() {
 	}
 	clear(g.leaves)
 	clear(g.sets)
+	g.work = 0
 	clear(g.keys)
 	g.nodes, g.leaves, g.keys, g.tests, g.sets, g.exprs = g.nodes[:0], g.leaves[:0], g.keys[:0], g.tests[:0], g.sets[:0], g.exprs[:0]
 	g.nodeIDs.clear()
@@ -204,6 +206,9 @@ func (g *graph) branch(t tid, hi, lo nid, pos rule.Pos) nid {
 	return n
 }
 
+// spent reports whether the budget of a compilation is.
+func (g *graph) spent() bool { return g.work > maxWork || len(g.nodes) > maxNodes }
+
 // A memo remembers the results of one walk over a graph. Most walks are over
 // a handful of nodes, for which a list is faster than a map.
 type memo struct {
@@ -235,9 +240,13 @@ func (m *memo) put(n, r nid) {
 }
 
 // each replaces each leaf of n by what f makes of it. f is called once a leaf.
+// Once the budget is spent it does nothing: the compilation fails.
 func (g *graph) each(n nid, f func(nid) nid) nid {
 	if n < 0 {
 		return f(n)
+	}
+	if g.spent() {
+		return n
 	}
 	var m memo
 	before := len(g.nodes)
@@ -252,6 +261,7 @@ func (g *graph) eachIn(n nid, f func(nid) nid, m *memo) nid {
 	if r, ok := m.get(n); ok {
 		return r
 	}
+	g.work++
 	var r nid
 	if n < 0 {
 		r = f(n)
