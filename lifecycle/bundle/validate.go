@@ -137,6 +137,9 @@ func (c *checker) process(p *specs.Process) {
 	if a := p.OOMScoreAdj; a != nil && (*a < -1000 || *a > 1000) {
 		c.bad("oci.process.oomScoreAdj", "%d is not in -1000..1000", *a)
 	}
+	if p.Scheduler != nil || p.IOPriority != nil {
+		c.bad("oci.process.scheduler", "scheduling and input/output priorities are not supported")
+	}
 	if p.ApparmorProfile != "" {
 		c.bad("oci.process.apparmorProfile", "AppArmor is not supported")
 	}

@@ -35,6 +35,12 @@ func (c *checker) linux(l *specs.Linux, uts bool) {
 	if l.IntelRdt != nil {
 		c.bad("oci.linux.intelRdt", "not supported")
 	}
+	if l.Personality != nil {
+		c.bad("oci.linux.personality", "not supported")
+	}
+	if len(l.TimeOffsets) > 0 {
+		c.bad("oci.linux.timeOffsets", "not supported")
+	}
 	if l.MountLabel != "" {
 		c.bad("oci.linux.mountLabel", "SELinux is not supported")
 	}
@@ -198,6 +204,9 @@ func (c *checker) seccomp(s *specs.LinuxSeccomp) {
 func (c *checker) resources(r *specs.LinuxResources) {
 	if r == nil {
 		return
+	}
+	if len(r.HugepageLimits) > 0 || r.Network != nil || len(r.Rdma) > 0 {
+		c.bad("oci.linux.resources", "limits of huge pages, network classes and RDMA are not supported")
 	}
 	if m := r.Memory; m != nil {
 		if m.Limit != nil && *m.Limit != -1 && *m.Limit < 512<<10 {

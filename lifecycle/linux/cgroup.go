@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const cgroupRoot = "/sys/fs/cgroup"
+// cgroupRoot is where the hierarchies are. Tests look elsewhere.
+var cgroupRoot = "/sys/fs/cgroup"
 
 // A cgroup is the container's control group in every hierarchy of the host: one
 // on v2, one for each controller on v1.
