@@ -39,6 +39,11 @@ type Container struct {
 	removed                    bool
 	oomSeen                    uint64
 
+	// execMu is held for reading while a process is made in the container, and
+	// for writing while the container is destroyed: the descriptor by which the
+	// one joins must not become another's through the other.
+	execMu sync.RWMutex
+
 	// policyMu guards the fields below, and orders the changes of the policy.
 	// It is taken before mu.
 	policyMu sync.Mutex

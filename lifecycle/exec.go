@@ -22,6 +22,8 @@ func (c *Container) exec(ctx context.Context, e ExecConfig, tell func(Event)) (P
 	if len(e.Args) == 0 {
 		return nil, fmt.Errorf("container %q: exec: no command", c.name)
 	}
+	c.execMu.RLock()
+	defer c.execMu.RUnlock()
 	inst, err := c.instance(VerbExec)
 	if err != nil {
 		return nil, err

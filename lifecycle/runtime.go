@@ -56,7 +56,7 @@ type Instance interface {
 	// Stats are the container's figures now.
 	Stats() (Stats, error)
 	// Destroy removes the container, whatever its state. It is idempotent and
-	// tries every step.
+	// tries every step. It is never called while Exec is under way.
 	Destroy() error
 }
 

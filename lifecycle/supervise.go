@@ -188,7 +188,9 @@ func (c *Container) tearDown() {
 	c.policyMu.Unlock()
 	var left error
 	if inst != nil {
+		c.execMu.Lock()
 		left = inst.Destroy()
+		c.execMu.Unlock()
 	}
 	c.out.close(c.pod.ctx.Done())
 	err := errors.Join(append(errs, left)...)
