@@ -221,6 +221,9 @@ func TestRun(t *testing.T) {
 	t.Run("devices", func(t *testing.T) {
 		want(t, sh(t, "echo x > /dev/null; head -c 2 /dev/zero | wc -c; test -c /dev/tty && readlink /dev/stdin && readlink /dev/ptmx"), "2\n/proc/self/fd/0\npts/ptmx\n")
 	})
+	t.Run("reopened pipe", func(t *testing.T) {
+		want(t, user(sh(t, "echo a > /dev/stdout; echo b > /dev/stderr"), "web"), "a\nb\n")
+	})
 	t.Run("sysctl", func(t *testing.T) { want(t, sh(t, "tr '\\t' ' ' < /proc/sys/net/ipv4/ping_group_range"), "0 65535\n") })
 }
 

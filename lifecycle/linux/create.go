@@ -69,6 +69,11 @@ func (c *Container) create(cfg *Config, change func(*script)) error {
 	if err := c.spawn(cfg, b); err != nil {
 		return err
 	}
+	if uid, gid, ok := c.exec.hostUser(&c.exec.program); ok {
+		if err := givePipes(cfg.Stdio, uid, gid); err != nil {
+			return err
+		}
+	}
 	return b.adopt(c.proc.pid)
 }
 

@@ -97,6 +97,11 @@ func (c *Container) execProcess(ctx context.Context, cfg ExecConfig) (*process, 
 			prog.stdio[i] = hostFD(f.Fd())
 		}
 	}
+	if uid, gid, ok := c.exec.hostUser(&prog); ok {
+		if err := givePipes(cfg.Stdio, uid, gid); err != nil {
+			return nil, err
+		}
+	}
 	ctl, err := newControl()
 	if err != nil {
 		return nil, err
