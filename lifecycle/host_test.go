@@ -3,10 +3,12 @@ package lifecycle_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,6 +144,26 @@ func readLog(t *testing.T, root, container string) []lifecycle.LogRecord {
 	return list
 }
 
+// awaitTrap waits until the process handles SIGTERM: until then process 1 of a
+// pid namespace does not get it.
+func awaitTrap(t *testing.T, pid int) {
+	t.Helper()
+	for range 1000 {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mask uint64
+		_, rest, _ := strings.Cut(string(b), "\nSigCgt:")
+		fmt.Sscanf(rest, "%x", &mask)
+		if mask>>(syscall.SIGTERM-1)&1 == 1 {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("process %d sets no trap", pid)
+}
+
 // TestHostStop stops what handles the signal, and what cannot.
 func TestHostStop(t *testing.T) {
 	cfg := hostPod(t, shell(t, "handles", "while :; do sleep 0.05; done"), busybox(t, "ignores", "sleep", "1000"))
@@ -149,8 +171,7 @@ func TestHostStop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The shell must have set its trap.
-	time.Sleep(200 * time.Millisecond)
+	awaitTrap(t, p.Container("handles").Pid())
 	began := time.Now()
 	if err := p.Stop(context.Background(), 0); err != nil {
 		t.Fatal(err)

@@ -203,7 +203,9 @@ func TestSupervisorSignal(t *testing.T) {
 	cfg := hostPod(t, shell(t, "a", "while :; do sleep 0.05; done"), shell(t, "b", "while :; do sleep 0.05; done"))
 	s := startSupervisor(t, cfg)
 	s.until(t, "started")
-	time.Sleep(200 * time.Millisecond) // for the shells to set their traps
+	for _, c := range listPods(t, cfg.Root)[0].State.Containers {
+		awaitTrap(t, c.Pid)
+	}
 	s.Process.Signal(syscall.SIGTERM)
 	if err := s.Wait(); err != nil {
 		t.Errorf("the supervisor ended with %v; want 0", err)
