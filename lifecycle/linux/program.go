@@ -192,7 +192,7 @@ func (s *script) chdirAsUser(dir string) {
 // defaultSignals undoes what this process ignores or blocks: both outlive execve.
 func (s *script) defaultSignals() {
 	s.step("reset signals")
-	act := make([]byte, 32) // struct sigaction, all zero: SIG_DFL
+	act := make([]byte, 32)          // struct sigaction, all zero: SIG_DFL
 	for sig := 1; sig <= 64; sig++ { // 32 too: glibc's posix_spawn leaves it ignored
 		if sig != int(unix.SIGKILL) && sig != int(unix.SIGSTOP) {
 			s.call(unix.SYS_RT_SIGACTION, sig, act, 0, 8)
