@@ -51,7 +51,7 @@ func reload(w io.Writer, _ int) ([]bar, error) {
 		loading := time.Now()
 		hash, err := client.Load(1, bytes)
 		if err == nil {
-			err = client.Swap(1, hash)
+			err = client.Swap(1, hash, hypercall.ModeEnforce)
 		}
 		if err != nil {
 			return nil, err
@@ -143,8 +143,8 @@ func (b backend) Load(sender uint32, program []byte) ([hypercall.HashSize]byte, 
 	return b.table.Load(nicshadow.Sender(sender), program)
 }
 
-func (b backend) Swap(sender uint32, hash [hypercall.HashSize]byte) error {
-	return b.table.Swap(nicshadow.Sender(sender), hash)
+func (b backend) Swap(sender uint32, hash [hypercall.HashSize]byte, _ hypercall.Mode) error {
+	return b.table.Swap(nicshadow.Sender(sender), hash, nicshadow.Enforce)
 }
 
 func (b backend) SetMode(uint32, hypercall.Mode) error { return errors.ErrUnsupported }

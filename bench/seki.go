@@ -83,5 +83,5 @@ func tableWith(p *rule.Program) (*nicshadow.Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t, t.Swap(1, hash)
+	return t, t.Swap(1, hash, nicshadow.Enforce)
 }

@@ -78,7 +78,7 @@ func (s *shadow) load(t *testing.T, h host, source string) {
 	}
 	hash, err := s.table.Load(senders[h.name], p)
 	if err == nil {
-		err = s.table.Swap(senders[h.name], hash)
+		err = s.table.Swap(senders[h.name], hash, nicshadow.Enforce)
 	}
 	if err != nil {
 		t.Fatalf("%s: %v", h.name, err)

@@ -238,8 +238,8 @@ func (n *fakeNetwork) change(name, call string, f func(*fakeCard)) error {
 	return nil
 }
 
-func (n *fakeNetwork) LoadPolicy(_ context.Context, name string, program []byte) error {
-	return n.change(name, fmt.Sprintf("load %s %s", name, program), func(c *fakeCard) { c.program = string(program) })
+func (n *fakeNetwork) LoadPolicy(_ context.Context, name string, program []byte, mode string) error {
+	return n.change(name, fmt.Sprintf("load %s %s %s", name, program, mode), func(c *fakeCard) { c.program, c.mode = string(program), mode })
 }
 func (n *fakeNetwork) SetMode(_ context.Context, name, mode string) error {
 	return n.change(name, fmt.Sprintf("mode %s %s", name, mode), func(c *fakeCard) { c.mode = mode })

@@ -119,7 +119,7 @@ func TestLockDown(t *testing.T) {
 	r := newRig(t, "a", "b", "c")
 	r.container("b").Mode = lifecycle.Audit
 	r.hook("a", lifecycle.Ready, "touches b", func(ctx context.Context, c *lifecycle.Container, _ lifecycle.Event) error {
-		if err := c.Pod().Container("b").LoadPolicy(ctx, []byte("new")); err != nil {
+		if err := c.Pod().Container("b").LoadPolicy(ctx, []byte("new"), ""); err != nil {
 			return err
 		}
 		return errHook
@@ -148,16 +148,16 @@ func TestLockDown(t *testing.T) {
 func TestLockDownRefused(t *testing.T) {
 	r := newRig(t, "a")
 	refused := errors.New("program refused")
-	r.fail["load a new"] = refused
-	r.fail["load a "] = errors.New("data path is broken")
+	r.fail["load a new enforce"] = refused
+	r.fail["load a  enforce"] = errors.New("data path is broken")
 	r.hook("a", lifecycle.Ready, "reload", func(ctx context.Context, c *lifecycle.Container, _ lifecycle.Event) error {
-		return c.LoadPolicy(ctx, []byte("new"))
+		return c.LoadPolicy(ctx, []byte("new"), "")
 	}).FailOpen = true
 	p := r.start()
 	if code, _ := wait(t, p); code != 128+9 {
 		t.Errorf("Wait() = %d; want 137", code)
 	}
-	if i, j := slices.Index(r.list(), "load a "), slices.Index(r.list(), "kill a"); i < 0 || j < i {
+	if i, j := slices.Index(r.list(), "load a  enforce"), slices.Index(r.list(), "kill a"); i < 0 || j < i {
 		t.Errorf("calls: %q; want a lock-down, then a kill", r.list())
 	}
 }
@@ -169,11 +169,11 @@ func TestGivenUpHook(t *testing.T) {
 	release, late := make(chan struct{}), make(chan error)
 	h := r.hook("a", lifecycle.Ready, "stuck", func(ctx context.Context, c *lifecycle.Container, _ lifecycle.Event) error {
 		b := c.Pod().Container("b")
-		if err := b.LoadPolicy(ctx, []byte("in time")); err != nil {
+		if err := b.LoadPolicy(ctx, []byte("in time"), ""); err != nil {
 			return err
 		}
 		<-release
-		late <- b.LoadPolicy(ctx, []byte("late"))
+		late <- b.LoadPolicy(ctx, []byte("late"), "")
 		return nil
 	})
 	h.Timeout = 20 * time.Millisecond

@@ -24,9 +24,9 @@ type Network interface {
 	// returns. If it fails no frame passes and nothing needs to be detached.
 	// The netns stays the caller's.
 	Attach(ctx context.Context, name string, nic *bundle.NIC, netns *os.File, program []byte, mode string) error
-	// LoadPolicy replaces the program: each frame is judged by the old one or
-	// by the new one. On error the old one stays in force.
-	LoadPolicy(ctx context.Context, name string, program []byte) error
+	// LoadPolicy replaces the program and its mode in one step: each frame is
+	// judged by the old or by the new. On error the old stay in force.
+	LoadPolicy(ctx context.Context, name string, program []byte, mode string) error
 	// SetMode changes between [Enforce] and [Audit].
 	SetMode(ctx context.Context, name, mode string) error
 	// Stats returns the card's counters, as JSON.

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,21 +12,36 @@ import (
 	"time"
 )
 
-// LoadPolicy replaces the program that judges the container's frames; nil lets
-// nothing pass. Before the card is attached it replaces the program that Attach
-// will put in force.
-func (c *Container) LoadPolicy(ctx context.Context, program []byte) error {
+// LoadPolicy replaces the program that judges the container's frames, nil lets
+// nothing pass, and with it the mode, [Enforce] or [Audit]; the empty mode leaves
+// it as it is. Before the card is attached it replaces what Attach will put in
+// force.
+func (c *Container) LoadPolicy(ctx context.Context, program []byte, mode string) error {
 	touch(ctx, c)
-	return c.changePolicy(ctx, program, nil)
+	if mode != "" {
+		if err := checkMode(mode); err != nil {
+			return err
+		}
+	}
+	return c.changePolicy(ctx, Event{Type: EventPolicyLoad, Program: programID(program), Mode: mode}, func() error {
+		return c.applyProgram(ctx, program, cmp.Or(mode, c.mode))
+	})
 }
 
 // SetMode sets the mode of the container's policy, [Enforce] or [Audit].
 func (c *Container) SetMode(ctx context.Context, mode string) error {
 	touch(ctx, c)
+	if err := checkMode(mode); err != nil {
+		return err
+	}
+	return c.changePolicy(ctx, Event{Type: EventPolicyMode, Mode: mode}, func() error { return c.applyMode(ctx, mode) })
+}
+
+func checkMode(mode string) error {
 	if mode != Enforce && mode != Audit {
 		return fmt.Errorf("policy mode %q: want %s or %s", mode, Enforce, Audit)
 	}
-	return c.changePolicy(ctx, nil, &mode)
+	return nil
 }
 
 // NetworkStats are the counters of the container's network card, as JSON; null
@@ -43,8 +59,8 @@ func (c *Container) NetworkStats(ctx context.Context) (json.RawMessage, error) {
 	return c.pod.cfg.Network.Stats(ctx, c.name)
 }
 
-// changePolicy sets the mode, or if there is none the program, and records it.
-func (c *Container) changePolicy(ctx context.Context, program []byte, mode *string) error {
+// changePolicy applies a change, with policyMu held, and records it as e.
+func (c *Container) changePolicy(ctx context.Context, e Event, apply func() error) error {
 	c.policyMu.Lock()
 	defer c.policyMu.Unlock()
 	if err := c.require(VerbPolicy); err != nil {
@@ -53,16 +69,9 @@ func (c *Container) changePolicy(ctx context.Context, program []byte, mode *stri
 	if err := ctx.Err(); err != nil { // of a hook given up, which must not undo the lock-down
 		return err
 	}
-	e := Event{Type: EventPolicyLoad, Container: c.name}
+	e.Container = c.name
 	began := time.Now()
-	var err error
-	if mode != nil {
-		e.Type, e.Mode = EventPolicyMode, *mode
-		err = c.applyMode(ctx, *mode)
-	} else {
-		e.Program = programID(program)
-		err = c.applyProgram(ctx, program)
-	}
+	err := apply()
 	e.DurationNS = int64(time.Since(began))
 	if err != nil {
 		e.Error = err.Error()
@@ -71,13 +80,13 @@ func (c *Container) changePolicy(ctx context.Context, program []byte, mode *stri
 	return err
 }
 
-func (c *Container) applyProgram(ctx context.Context, program []byte) error {
+func (c *Container) applyProgram(ctx context.Context, program []byte, mode string) error {
 	if c.attached {
-		if err := c.pod.cfg.Network.LoadPolicy(ctx, c.name, program); err != nil {
+		if err := c.pod.cfg.Network.LoadPolicy(ctx, c.name, program, mode); err != nil {
 			return err
 		}
 	}
-	c.program = program
+	c.program, c.mode = program, mode
 	return nil
 }
 
@@ -100,7 +109,7 @@ func (c *Container) lockDown(cause error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lockDownTimeout)
 	defer cancel()
 	c.policyMu.Lock()
-	err := errors.Join(c.applyProgram(ctx, nil), c.applyMode(ctx, Enforce))
+	err := c.applyProgram(ctx, nil, Enforce)
 	c.policyMu.Unlock()
 	c.pod.journal.emit(Event{Type: EventLockdown, Container: c.name, Error: errors.Join(cause, err).Error()})
 	c.pod.log.Warn("container locked down", "container", c.name, "err", cause)

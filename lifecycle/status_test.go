@@ -81,7 +81,7 @@ func TestStatusInHooks(t *testing.T) {
 			}
 			_, err := c.Stats()
 			check(lifecycle.VerbStats, err)
-			check(lifecycle.VerbPolicy, c.LoadPolicy(ctx, []byte(p)))
+			check(lifecycle.VerbPolicy, c.LoadPolicy(ctx, []byte(p), ""))
 			_, err = c.Output(ctx, []string{"true"})
 			check(lifecycle.VerbExec, err)
 			if !want.Allows(lifecycle.VerbSignal) { // it would end the container
@@ -118,7 +118,7 @@ func TestStatusInHooks(t *testing.T) {
 func TestEarlyPolicy(t *testing.T) {
 	r := newRig(t, "a")
 	r.hook("a", lifecycle.CreateRuntime, "early", func(ctx context.Context, c *lifecycle.Container, _ lifecycle.Event) error {
-		return errors.Join(c.LoadPolicy(ctx, []byte("early")), c.SetMode(ctx, lifecycle.Audit))
+		return errors.Join(c.LoadPolicy(ctx, []byte("early"), lifecycle.Audit))
 	})
 	p := r.start()
 	if got := r.net.card("a"); got.program != "early" || got.mode != lifecycle.Audit {

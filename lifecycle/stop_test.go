@@ -170,7 +170,7 @@ func TestConcurrentCalls(t *testing.T) {
 				default:
 				}
 				calls.Add(1)
-				c.LoadPolicy(context.Background(), []byte{byte(i)})
+				c.LoadPolicy(context.Background(), []byte{byte(i)}, "")
 				c.SetMode(context.Background(), lifecycle.Audit)
 				c.NetworkStats(context.Background())
 				c.Stats()

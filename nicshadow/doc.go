@@ -35,7 +35,7 @@
 //     table := nicshadow.NewTable()
 //     table.Register(1, "web")
 //     hash, err := table.Load(1, program)   // verified, staged
-//     err = table.Swap(1, hash)             // in force
+//     err = table.Swap(1, hash, nicshadow.Enforce)
 //     sw := nicshadow.NewSwitch(nicshadow.Config{Table: table})
 //     err = sw.AddPort(nicshadow.PortConfig{Name: "web", Sender: 1, MAC: mac, Device: dev})
 package nicshadow

@@ -57,7 +57,7 @@ func put(t testing.TB, table *nicshadow.Table, s nicshadow.Sender, p *rule.Progr
 	}
 	h, err := table.Load(s, p.Bytes())
 	if err == nil {
-		err = table.Swap(s, h)
+		err = table.Swap(s, h, nicshadow.Enforce)
 	}
 	if err != nil {
 		t.Fatal(err)

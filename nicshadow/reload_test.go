@@ -120,7 +120,7 @@ func BenchmarkReload(b *testing.B) {
 		i++
 		h, err := table.Load(1, ps[i%2])
 		if err == nil {
-			err = table.Swap(1, h)
+			err = table.Swap(1, h, nicshadow.Enforce)
 		}
 		if err != nil {
 			b.Fatal(err)

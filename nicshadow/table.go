@@ -142,10 +142,11 @@ func (sl *slot) find(hash [32]byte) *rule.Program {
 	return nil
 }
 
-// Swap puts a staged program in force: frames judged before it returns see the
-// old program or the new one, frames after it the new one. The program is no
-// longer staged; swapping to the one in force changes nothing.
-func (t *Table) Swap(s Sender, hash [32]byte) error {
+// Swap puts a staged program and its mode in force, in one step: frames judged
+// before it returns see the old program in the old mode or the new one in the
+// new, frames after it the new one. The program is no longer staged; swapping to
+// the one in force only sets the mode.
+func (t *Table) Swap(s Sender, hash [32]byte, m Mode) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	sl := t.slot(s)
@@ -156,6 +157,7 @@ func (t *Table) Swap(s Sender, hash [32]byte) error {
 	p := sl.find(hash)
 	if p == nil {
 		if now.program != nil && now.program.Hash() == hash {
+			sl.setMode(m)
 			return nil
 		}
 		return fmt.Errorf("swap program of sender %d to %x: %w", s, hash[:6], ErrNotLoaded)
@@ -166,7 +168,7 @@ func (t *Table) Swap(s Sender, hash [32]byte) error {
 			break
 		}
 	}
-	sl.enforce(p, now.mode)
+	sl.enforce(p, m.strict())
 	return nil
 }
 
@@ -179,13 +181,23 @@ func (t *Table) SetMode(s Sender, m Mode) error {
 	if sl == nil {
 		return fmt.Errorf("set mode of sender %d: %w", s, ErrUnknownSender)
 	}
-	if m != Audit {
-		m = Enforce
-	}
-	if now := sl.force.Load(); now.mode != m {
-		sl.enforce(now.program, m)
-	}
+	sl.setMode(m)
 	return nil
+}
+
+// setMode changes the mode of the program in force. Table.mu is held.
+func (sl *slot) setMode(m Mode) {
+	if now := sl.force.Load(); now.mode != m.strict() {
+		sl.enforce(now.program, m.strict())
+	}
+}
+
+// strict is m, or Enforce for a number that is no mode.
+func (m Mode) strict() Mode {
+	if m != Audit {
+		return Enforce
+	}
+	return m
 }
 
 // Program returns the program in force, nil if there is none.

@@ -23,7 +23,7 @@ func TestTableErrors(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"Load":       func() error { _, err := table.Load(2, p.Bytes()); return err }(),
-		"Swap":       table.Swap(2, p.Hash()),
+		"Swap":       table.Swap(2, p.Hash(), nicshadow.Enforce),
 		"SetMode":    table.SetMode(2, nicshadow.Audit),
 		"Stats":      func() error { _, err := table.Stats(2); return err }(),
 		"Unregister": table.Unregister(2),
@@ -32,10 +32,10 @@ func TestTableErrors(t *testing.T) {
 			t.Errorf("%s of an unknown sender = %v; want %v", name, err, nicshadow.ErrUnknownSender)
 		}
 	}
-	if err := table.Swap(1, [32]byte{1}); !errors.Is(err, nicshadow.ErrNotLoaded) {
+	if err := table.Swap(1, [32]byte{1}, nicshadow.Enforce); !errors.Is(err, nicshadow.ErrNotLoaded) {
 		t.Errorf("Swap to what was not loaded = %v; want %v", err, nicshadow.ErrNotLoaded)
 	}
-	if err := table.Swap(1, p.Hash()); err != nil {
+	if err := table.Swap(1, p.Hash(), nicshadow.Enforce); err != nil {
 		t.Errorf("Swap to the program in force = %v", err)
 	}
 }
@@ -77,11 +77,11 @@ func TestStagedBound(t *testing.T) {
 		}
 		hashes = append(hashes, h)
 	}
-	if err := table.Swap(1, hashes[0]); !errors.Is(err, nicshadow.ErrNotLoaded) {
+	if err := table.Swap(1, hashes[0], nicshadow.Enforce); !errors.Is(err, nicshadow.ErrNotLoaded) {
 		t.Errorf("Swap to the oldest = %v; want %v", err, nicshadow.ErrNotLoaded)
 	}
 	for _, h := range hashes[1:] {
-		if err := table.Swap(1, h); err != nil {
+		if err := table.Swap(1, h, nicshadow.Enforce); err != nil {
 			t.Errorf("Swap = %v", err)
 		}
 	}
@@ -119,11 +119,11 @@ func TestJudge(t *testing.T) {
 			if err := table.Register(1, "web"); err != nil {
 				t.Fatal(err)
 			}
-			if err := table.SetMode(1, tt.mode); err != nil {
-				t.Fatal(err)
-			}
 			if tt.program != nil {
 				put(t, table, 1, tt.program)
+			}
+			if err := table.SetMode(1, tt.mode); err != nil {
+				t.Fatal(err)
 			}
 			j := nicshadow.Judgement{Reason: 77, Forward: true, Audit: true} // of another frame
 			if got := table.Judge(1, tt.frame, &j); got != tt.forward || j.Forward != got || j.Reason != tt.want {
@@ -227,5 +227,30 @@ func BenchmarkJudgeParse(b *testing.B) {
 	for b.Loop() {
 		frame.Parse(f, &k)
 		p.Run(&k)
+	}
+}
+
+// TestSwapMode looks at programs and modes that change in one step.
+func TestSwapMode(t *testing.T) {
+	table := nicshadow.NewTable()
+	if err := table.Register(1, "web"); err != nil {
+		t.Fatal(err)
+	}
+	p := program(t, rule.Forward, 1)
+	for _, m := range []nicshadow.Mode{nicshadow.Audit, nicshadow.Enforce, nicshadow.Audit, 77} {
+		hash, err := table.Load(1, p.Bytes())
+		if err == nil {
+			err = table.Swap(1, hash, m)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := m
+		if m == 77 {
+			want = nicshadow.Enforce
+		}
+		if got := stats(t, table, 1).Mode; got != want {
+			t.Errorf("mode after Swap(%v) = %v; want %v", m, got, want)
+		}
 	}
 }

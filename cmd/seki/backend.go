@@ -23,16 +23,20 @@ func (b backend) Load(sender uint32, program []byte) ([hypercall.HashSize]byte, 
 	return hash, refusal(err)
 }
 
-func (b backend) Swap(sender uint32, hash [hypercall.HashSize]byte) error {
-	return refusal(b.table.Swap(nicshadow.Sender(sender), hash))
+func (b backend) Swap(sender uint32, hash [hypercall.HashSize]byte, m hypercall.Mode) error {
+	return refusal(b.table.Swap(nicshadow.Sender(sender), hash, tableMode(m)))
 }
 
 func (b backend) SetMode(sender uint32, m hypercall.Mode) error {
-	mode := nicshadow.Enforce
+	return refusal(b.table.SetMode(nicshadow.Sender(sender), tableMode(m)))
+}
+
+// tableMode is the table's word for a mode: what is not audit enforces.
+func tableMode(m hypercall.Mode) nicshadow.Mode {
 	if m == hypercall.ModeAudit {
-		mode = nicshadow.Audit
+		return nicshadow.Audit
 	}
-	return refusal(b.table.SetMode(nicshadow.Sender(sender), mode))
+	return nicshadow.Enforce
 }
 
 func (b backend) Unregister(sender uint32) error {

@@ -59,10 +59,7 @@ func (h host) LoadPolicy(ctx context.Context, p *policy.Policy) error {
 	if err != nil {
 		return err
 	}
-	if err := h.c.LoadPolicy(ctx, prog.Bytes()); err != nil {
-		return err
-	}
-	return h.c.SetMode(ctx, p.Mode())
+	return h.c.LoadPolicy(ctx, prog.Bytes(), p.Mode())
 }
 
 // PolicyStats are the counters of the card that say most.

@@ -93,8 +93,7 @@ func (n *network) Attach(_ context.Context, name string, nic *bundle.NIC, netns 
 			err = errors.Join(err, undo())
 		}
 	}()
-	c.mode = n.pick(mode)
-	if err := n.load(c, program); err != nil {
+	if err := n.load(c, program, mode); err != nil {
 		return err
 	}
 	dev, err := n.open(netns, nic, mac)
@@ -116,34 +115,31 @@ func (n *network) pick(mode string) string {
 	return mode
 }
 
-// load puts program in force, and the card's mode. n.mu is held.
-func (n *network) load(c *card, program []byte) error {
-	closed := len(program) == 0
-	if closed {
-		// Shut first: in audit mode the program below would let all pass.
-		if err := n.calls.SetMode(c.sender, hypercall.ModeEnforce); err != nil {
-			return err
-		}
+// load puts program and mode in force, in one step. n.mu is held.
+func (n *network) load(c *card, program []byte, mode string) error {
+	next := *c
+	next.mode, next.closed = n.pick(mode), len(program) == 0
+	if next.closed {
 		program = nothing()
 	}
 	hash, err := n.calls.Load(c.sender, program)
 	if err != nil {
 		return err
 	}
-	if err := n.calls.Swap(c.sender, hash); err != nil {
+	if err := n.calls.Swap(c.sender, hash, next.wireMode()); err != nil {
 		return err
 	}
-	c.closed = closed
-	return n.setMode(c)
+	*c = next
+	return nil
 }
 
-// setMode puts the card's mode in force, unless nothing passes. n.mu is held.
-func (n *network) setMode(c *card) error {
-	mode := hypercall.ModeEnforce
+// wireMode is the card's mode. Where nothing may pass it enforces: in audit
+// mode the program that drops all would let all pass.
+func (c *card) wireMode() hypercall.Mode {
 	if c.mode == lifecycle.Audit && !c.closed {
-		mode = hypercall.ModeAudit
+		return hypercall.ModeAudit
 	}
-	return n.calls.SetMode(c.sender, mode)
+	return hypercall.ModeEnforce
 }
 
 // nothing is the program that drops every frame.
@@ -159,16 +155,16 @@ var nothing = sync.OnceValue(func() []byte {
 	return p.Bytes()
 })
 
-// LoadPolicy replaces the program.
-func (n *network) LoadPolicy(_ context.Context, name string, program []byte) error {
-	return n.with(name, func(c *card) error { return n.load(c, program) })
+// LoadPolicy replaces the program and its mode.
+func (n *network) LoadPolicy(_ context.Context, name string, program []byte, mode string) error {
+	return n.with(name, func(c *card) error { return n.load(c, program, mode) })
 }
 
 // SetMode changes between enforce and audit.
 func (n *network) SetMode(_ context.Context, name, mode string) error {
 	return n.with(name, func(c *card) error {
 		c.mode = n.pick(mode)
-		return n.setMode(c)
+		return n.calls.SetMode(c.sender, c.wireMode())
 	})
 }
 

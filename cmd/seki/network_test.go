@@ -128,22 +128,25 @@ func TestNetworkModes(t *testing.T) {
 		{name: "forced to audit", forced: "audit", program: drop, mode: "enforce", want: true},
 		{name: "forced to enforce", forced: "enforce", program: drop, mode: "audit"},
 		{name: "reload to drop", program: forward, mode: "enforce", change: func(ctx context.Context, n *network) error {
-			return n.LoadPolicy(ctx, "a", drop)
+			return n.LoadPolicy(ctx, "a", drop, "enforce")
 		}},
 		{name: "reload to nothing in audit", program: forward, mode: "audit", change: func(ctx context.Context, n *network) error {
-			return n.LoadPolicy(ctx, "a", nil)
+			return n.LoadPolicy(ctx, "a", nil, "audit")
 		}},
 		{name: "audit opens no closed card", program: nil, mode: "enforce", change: func(ctx context.Context, n *network) error {
 			return n.SetMode(ctx, "a", "audit")
 		}},
-		{name: "audit is remembered", program: nil, mode: "audit", change: func(ctx context.Context, n *network) error {
-			return n.LoadPolicy(ctx, "a", drop)
+		{name: "reload to audit", program: nil, mode: "enforce", change: func(ctx context.Context, n *network) error {
+			return n.LoadPolicy(ctx, "a", drop, "audit")
 		}, want: true},
+		{name: "reload from audit to enforce", program: forward, mode: "audit", change: func(ctx context.Context, n *network) error {
+			return n.LoadPolicy(ctx, "a", drop, "enforce")
+		}},
 		{name: "mode cannot leave what was forced", forced: "enforce", program: drop, mode: "enforce", change: func(ctx context.Context, n *network) error {
 			return n.SetMode(ctx, "a", "audit")
 		}},
 		{name: "a bad program changes nothing", program: forward, mode: "enforce", change: func(ctx context.Context, n *network) error {
-			if err := n.LoadPolicy(ctx, "a", []byte("garbage")); err == nil {
+			if err := n.LoadPolicy(ctx, "a", []byte("garbage"), "enforce"); err == nil {
 				return errors.New("LoadPolicy(garbage) = nil; want an error")
 			}
 			return nil
@@ -236,7 +239,7 @@ func BenchmarkReload(b *testing.B) {
 		b.Fatal(err)
 	}
 	for i := 0; b.Loop(); i++ {
-		if err := n.LoadPolicy(b.Context(), "a", programs[i%2]); err != nil {
+		if err := n.LoadPolicy(b.Context(), "a", programs[i%2], "enforce"); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -307,11 +307,14 @@ func (d *demo) enforced(within time.Duration) bool {
 			continue
 		}
 		for _, line := range strings.Split(out, "\n") {
-			var e struct{ Type, Container, Mode string }
-			if json.Unmarshal([]byte(line), &e) != nil || e.Container != "mallory" || e.Type != "policy_mode" || e.Mode != "enforce" {
+			var e struct {
+				Type, Container, Mode string
+				Duration              time.Duration `json:"duration_ns"`
+			}
+			if json.Unmarshal([]byte(line), &e) != nil || e.Container != "mallory" || e.Type != "policy_load" || e.Mode != "enforce" {
 				continue
 			}
-			d.say("mallory's policy is enforced")
+			d.say("mallory's policy is enforced; the reload took %v", e.Duration)
 			return true
 		}
 	}

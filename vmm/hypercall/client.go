@@ -73,10 +73,10 @@ func (c *Client) Load(sender uint32, program []byte) (hash [HashSize]byte, err e
 	return [HashSize]byte(b), nil
 }
 
-// Swap puts a staged program in force, whole: each frame is judged by the old
-// program or by the new one.
-func (c *Client) Swap(sender uint32, hash [HashSize]byte) error {
-	_, err := c.call(CallSwap, encodeSender(sender, hash[:]))
+// Swap puts a staged program and the mode of its verdicts in force, whole: each
+// frame is judged by the old program in the old mode, or by the new in the new.
+func (c *Client) Swap(sender uint32, hash [HashSize]byte, m Mode) error {
+	_, err := c.call(CallSwap, encodeSender(sender, append(hash[:], byte(m))))
 	return err
 }
 

@@ -12,7 +12,7 @@ import (
 // reach the backend.
 func FuzzServer(f *testing.F) {
 	f.Add(request(1, hypercall.CallLoad, 10, senderPayload(7, []byte("program")...)))
-	f.Add(request(1, hypercall.CallSwap, 11, senderPayload(7, make([]byte, 32)...)))
+	f.Add(request(1, hypercall.CallSwap, 11, senderPayload(7, append(make([]byte, 32), 1)...)))
 	f.Add(request(1, hypercall.CallMode, 12, senderPayload(7, 1)))
 	f.Add(request(1, hypercall.CallRegister, 13, append(make([]byte, 40), 1, 0, 'a')))
 	f.Add(request(0, hypercall.CallHello, 14, helloPayload(1, 1, [32]byte{})))

@@ -99,7 +99,7 @@ func printable(s string) bool {
 }
 
 // encodeSender writes the payload of stats and unregister, 8 bytes, and the
-// beginning of load (program follows), swap (hash follows) and mode:
+// beginning of load (program follows), swap (hash and mode follow) and mode:
 //
 //	0        4      8
 //	| sender | zero | ...
@@ -135,4 +135,12 @@ func cut(s string, n int) string {
 		n--
 	}
 	return s[:n]
+}
+
+// decodeMode reads the byte of a mode.
+func decodeMode(b byte) (Mode, error) {
+	if m := Mode(b); m == ModeEnforce || m == ModeAudit {
+		return m, nil
+	}
+	return ModeInvalid, malformed("mode %d", b)
 }

@@ -17,8 +17,8 @@ type Backend interface {
 	// Load verifies and stages a program. The bytes are the server's own copy
 	// and the backend may keep them.
 	Load(sender uint32, program []byte) (hash [HashSize]byte, err error)
-	// Swap puts a staged program in force.
-	Swap(sender uint32, hash [HashSize]byte) error
+	// Swap puts a staged program in force, and its mode, in one step.
+	Swap(sender uint32, hash [HashSize]byte, mode Mode) error
 	SetMode(sender uint32, mode Mode) error
 	Stats(sender uint32) (Stats, error)
 	Unregister(sender uint32) error
@@ -142,20 +142,25 @@ func (s *Server) do(c Call, payload []byte) ([]byte, error) {
 		hash, err := s.backend.Load(sender, program)
 		return hash[:], err
 	case CallSwap:
-		sender, hash, err := decodeSender(payload, HashSize, HashSize)
+		sender, rest, err := decodeSender(payload, HashSize+1, HashSize+1)
 		if err != nil {
 			return nil, err
 		}
-		return nil, s.backend.Swap(sender, [HashSize]byte(hash))
+		mode, err := decodeMode(rest[HashSize])
+		if err != nil {
+			return nil, err
+		}
+		return nil, s.backend.Swap(sender, [HashSize]byte(rest), mode)
 	case CallMode:
-		sender, mode, err := decodeSender(payload, 1, 1)
+		sender, rest, err := decodeSender(payload, 1, 1)
 		if err != nil {
 			return nil, err
 		}
-		if m := Mode(mode[0]); m != ModeEnforce && m != ModeAudit {
-			return nil, malformed("mode %d", m)
+		mode, err := decodeMode(rest[0])
+		if err != nil {
+			return nil, err
 		}
-		return nil, s.backend.SetMode(sender, Mode(mode[0]))
+		return nil, s.backend.SetMode(sender, mode)
 	}
 	sender, _, err := decodeSender(payload, 0, 0)
 	if err != nil {

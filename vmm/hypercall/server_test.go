@@ -43,12 +43,12 @@ func (b *backend) Load(sender uint32, program []byte) (hash [32]byte, err error)
 	return hash, b.do("load %d %q", sender, program)
 }
 
-func (b *backend) Swap(sender uint32, hash [32]byte) error {
+func (b *backend) Swap(sender uint32, hash [32]byte, m hypercall.Mode) error {
 	if !b.staged[hash] {
 		return hypercall.ErrNotLoaded
 	}
 	b.inForce = hash
-	return b.do("swap %d", sender)
+	return b.do("swap %d %d", sender, m)
 }
 
 func (b *backend) SetMode(sender uint32, m hypercall.Mode) error {
@@ -90,7 +90,7 @@ func TestCalls(t *testing.T) {
 	if want := sha256.Sum256([]byte("program")); hash != want {
 		t.Errorf("Load = %x; want %x", hash, want)
 	}
-	check("swap", c.Swap(7, hash))
+	check("swap", c.Swap(7, hash, hypercall.ModeEnforce))
 	check("mode", c.SetMode(7, hypercall.ModeAudit))
 	st, err := c.Stats(7)
 	check("stats", err)
@@ -99,7 +99,7 @@ func TestCalls(t *testing.T) {
 	}
 	check("unregister", c.Unregister(7))
 	want := []string{
-		fmt.Sprintf("register %+v", registration), `load 7 "program"`, "swap 7", "mode 7 2", "stats 7", "unregister 7",
+		fmt.Sprintf("register %+v", registration), `load 7 "program"`, "swap 7 1", "mode 7 2", "stats 7", "unregister 7",
 	}
 	if d := cmp.Diff(want, b.calls); d != "" {
 		t.Errorf("calls (-want +got):\n%s", d)
