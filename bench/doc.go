@@ -18,6 +18,6 @@
 // It is a module of its own, so that the peers never enter the product's
 // go.mod.
 //
-//	cd bench && go run .            # all of it, about a minute
+//	cd bench && go run .            # all of it, half a minute
 //	cd bench && go run . -only judge,compile -rounds 30
 package main
