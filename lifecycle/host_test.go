@@ -89,7 +89,7 @@ func nothingLeft(t *testing.T, cfg *lifecycle.PodConfig) {
 			t.Errorf("left in the state directory: %q", left)
 		}
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/seki/" + cfg.Name, "/sys/fs/cgroup/*/seki/" + cfg.Name} {
+	for _, pattern := range []string{"/sys/fs/cgroup/seki+" + cfg.Name + "+*", "/sys/fs/cgroup/*/seki+" + cfg.Name + "+*"} {
 		if left, _ := filepath.Glob(pattern); len(left) != 0 {
 			t.Errorf("cgroups left: %q", left)
 		}

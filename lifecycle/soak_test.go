@@ -43,7 +43,7 @@ func TestHostSoak(t *testing.T) {
 		}
 		checkGoroutines(t, goroutines)
 	}
-	if left, _ := filepath.Glob("/sys/fs/cgroup/*/seki/soak*"); len(left) != 0 {
+	if left, _ := filepath.Glob("/sys/fs/cgroup/*/seki+soak*"); len(left) != 0 {
 		t.Errorf("cgroups left: %q", left)
 	}
 }

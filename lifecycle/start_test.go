@@ -52,6 +52,11 @@ func TestOrder(t *testing.T) {
 		"close network",
 	}
 	got := slices.DeleteFunc(r.list(), func(s string) bool { return strings.HasPrefix(s, "hook ready") })
+	for i, s := range got[:len(got)-1] { // the card and the container go at once
+		if c, ok := strings.CutPrefix(s, "destroy "); ok && got[i+1] == "detach "+c {
+			got[i], got[i+1] = got[i+1], s
+		}
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
 	}

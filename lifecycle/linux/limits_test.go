@@ -386,6 +386,7 @@ func TestReapSparesOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	time.Sleep(20 * time.Millisecond) // start times are in ticks of 10 ms, and these two must differ
 	b := start(t, spec(t, "sleep", "100"))
 	r := b.Record()
 	r.Pid = cmd.Process.Pid

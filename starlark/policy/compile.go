@@ -159,7 +159,7 @@ func (a *assembly) tree(q pred, class frame.Class) nid {
 	if n, ok := a.trees[k]; ok {
 		return n
 	}
-	n := noValue
+	var n nid
 	if r := a.p.preds[q]; r.fn != nil {
 		n = a.predicate(q, r.fn, class)
 	} else {

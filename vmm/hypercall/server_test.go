@@ -181,7 +181,8 @@ func TestRefused(t *testing.T) {
 		{"replay", true, request(1, hypercall.CallSwap, 5, senderPayload(7, hash...)), hypercall.StatusReplayed},
 		{"older", true, request(1, hypercall.CallSwap, 4, senderPayload(7, hash...)), hypercall.StatusReplayed},
 		{"replayed hello", true, request(0, hypercall.CallHello, 5, helloPayload(1, 1, secret)), hypercall.StatusReplayed},
-		{"swap to what was not loaded", true, request(1, hypercall.CallSwap, 10, senderPayload(7, make([]byte, 32)...)), hypercall.StatusNotLoaded},
+		{"swap to what was not loaded", true, request(1, hypercall.CallSwap, 10, senderPayload(7, append(make([]byte, 32), byte(hypercall.ModeEnforce))...)), hypercall.StatusNotLoaded},
+		{"swap to no mode", true, request(1, hypercall.CallSwap, 10, senderPayload(7, append(make([]byte, 32), 0)...)), hypercall.StatusMalformed},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
