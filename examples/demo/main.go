@@ -120,6 +120,7 @@ func (d *demo) story() {
 	seen, ok := d.neighbour(mallory, 7*time.Second)
 	d.show("alice", "ip", "neigh", "show", bobIP)
 	d.check("audit: alice's entry for bob turns to mallory", ok, "%s", seen)
+	d.reports("would drop")
 	d.drops(true, "audit: what would drop is listed with its line")
 
 	d.say("waiting for the lifecycle callback that enforces the policy")
@@ -135,6 +136,7 @@ func (d *demo) story() {
 	d.say("watching it for %v", staysFor)
 	seen, ok = d.stays(bob)
 	d.check("enforce: and stays so", ok && d.spoofing(), "%s", seen)
+	d.reports("dropped")
 	d.drops(false, "enforce: forged frames are dropped, with their line")
 
 	for _, p := range [][2]string{{"alice", "bob"}, {"bob", "alice"}, {"mallory", "bob"}} {
@@ -250,12 +252,27 @@ func pingSummary(out string) string {
 
 // A drop is one line of `seki stats --json`: what decided, and how often.
 type drop struct {
-	Reason string `json:"reason"`
+	Kind   string `json:"kind"`
 	Why    string `json:"why"`
 	File   string `json:"file"`
 	Line   int    `json:"line"`
 	Count  uint64 `json:"count"`
 	Would  bool   `json:"would"`
+}
+
+// reports shows the last frame that was reported as dropped, or as one that
+// would have been, in the words of the pod's events.
+func (d *demo) reports(verdict string) {
+	out, _ := d.call("events", podName)
+	last := ""
+	for _, line := range strings.Split(out, "\n") {
+		if _, report, ok := strings.Cut(line, " violation "); ok && strings.Contains(report, verdict+" arp") {
+			last = strings.TrimSpace(report)
+		}
+	}
+	if last != "" {
+		fmt.Printf("        mallory: %s\n", last)
+	}
 }
 
 // drops lists mallory's frames that were dropped (or would have been) by a
@@ -283,11 +300,20 @@ func (d *demo) drops(would bool, what string) {
 				continue
 			}
 			at := fmt.Sprintf("%s:%d", n.File, n.Line)
-			d.say("  %d frames  %s  %s: %s", n.Count, n.Why, at, strings.TrimSpace(source[n.Line-1]))
+			did := map[bool]string{false: "dropped", true: "would have dropped"}[would]
+			fmt.Printf("        %d %s (%s) at %s: %s\n", n.Count, did, n.because(), at, strings.TrimSpace(source[n.Line-1]))
 			seen = append(seen, fmt.Sprintf("%d by %s", n.Count, at))
 		}
 	}
 	d.check(what, len(seen) > 0, "%s", strings.Join(seen, ", "))
+}
+
+// because names what decided: a predicate, or that there is none.
+func (n *drop) because() string {
+	if n.Kind == "unspoken" {
+		return "no predicate for " + n.Why
+	}
+	return n.Why
 }
 
 // source is the file, line by line.
