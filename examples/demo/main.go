@@ -252,12 +252,12 @@ func pingSummary(out string) string {
 
 // A drop is one line of `seki stats --json`: what decided, and how often.
 type drop struct {
-	Kind   string `json:"kind"`
-	Why    string `json:"why"`
-	File   string `json:"file"`
-	Line   int    `json:"line"`
-	Count  uint64 `json:"count"`
-	Would  bool   `json:"would"`
+	Kind  string `json:"kind"`
+	Why   string `json:"why"`
+	File  string `json:"file"`
+	Line  int    `json:"line"`
+	Count uint64 `json:"count"`
+	Would bool   `json:"would"`
 }
 
 // reports shows the last frame that was reported as dropped, or as one that
