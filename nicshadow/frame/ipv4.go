@@ -16,11 +16,13 @@ const (
 
 // no allocation, no lock, no log below this line
 
-// parseIPv4 reads an IPv4 packet (RFC 791) and what pads it.
-func parseIPv4(p []byte, meta uint64, k *Key) Reason {
-	if len(p) < 20 {
+// parseIPv4 reads the IPv4 packet (RFC 791) in b, behind headerLen bytes, and
+// what pads it.
+func parseIPv4(b []byte, meta uint64, k *Key) Reason {
+	if len(b) < headerLen+20 {
 		return MalformedIPv4
 	}
+	p := b[headerLen:]
 	head := binary.BigEndian.Uint64(p) // version, IHL, DSCP, ECN, length, id, flags, offset
 	total := int(head >> 32 & 0xffff)
 	if total < 20 || total > len(p) {

@@ -4,12 +4,14 @@ import "encoding/binary"
 
 // no allocation, no lock, no log below this line
 
-// parseIPv6 reads an IPv6 packet (RFC 8200) and what pads it. Jumbograms
-// cannot pass: their payload length of 0 leaves no room for the option.
-func parseIPv6(p []byte, meta uint64, k *Key) Reason {
-	if len(p) < 40 {
+// parseIPv6 reads the IPv6 packet (RFC 8200) in b, behind headerLen bytes, and
+// what pads it. Jumbograms cannot pass: their payload length of 0 leaves no
+// room for the option.
+func parseIPv6(b []byte, meta uint64, k *Key) Reason {
+	if len(b) < headerLen+40 {
 		return MalformedIPv6
 	}
+	p := b[headerLen:]
 	head := binary.BigEndian.Uint64(p) // version, class, label, length, next header, hop limit
 	n := int(head >> 16 & 0xffff)
 	if head>>60 != 6 || n > len(p)-40 {

@@ -43,8 +43,13 @@ const (
 	wordTarget = 10
 )
 
-// ClassWord is the word whose low byte is the frame's [Class].
-const ClassWord = wordMeta
+// Words that the rule machine reads by name, not by the place of a field.
+const (
+	ClassWord     = wordMeta  // its low byte is the frame's [Class]
+	SourceWord    = wordSrc   // the source MAC and the VLAN tags
+	AddressWord   = wordAddr4 // both addresses of IPv4 and ARP
+	TransportWord = wordL4    // ports, types and flags; of ARP the sender MAC
+)
 
 // Shifts of the fields in wordMeta and wordL4.
 const (

@@ -62,45 +62,49 @@ func Parse(b []byte, k *Key) Reason {
 	}
 	k.Words[wordSrc] = src
 	k.Words[wordDst] = binary.BigEndian.Uint64(b)&^0xffff | typ
-	// Untagged IPv4, ARP and IPv6 come first: that is nearly every frame.
-	p, meta := b[headerLen:], uint64(len(b))<<shiftLength
+	// Untagged IPv4, ARP and IPv6 come first: that is nearly every frame. The
+	// parsers take b as if it had no tags, and cut the packet out themselves,
+	// once its length is checked: before that it may be empty, which the
+	// compiler guards against. That took 0.6 ns of 12.
+	meta := uint64(len(b)) << shiftLength
 	switch typ {
 	case typeIPv4:
-		return parseIPv4(p, meta, k)
+		return parseIPv4(b, meta, k)
 	case typeARP:
-		return parseARP(p, meta, k)
+		return parseARP(b, meta, k)
 	case typeIPv6:
-		return parseIPv6(p, meta, k)
+		return parseIPv6(b, meta, k)
 	}
-	return parseOther(p, typ, meta, k)
+	return parseOther(b, typ, meta, k)
 }
 
 // parseOther reads what lies behind VLAN tags, and the rarer EtherTypes. What
 // a tag of 4 bytes holds is the VLAN and then the next EtherType.
-func parseOther(p []byte, typ, meta uint64, k *Key) Reason {
+func parseOther(b []byte, typ, meta uint64, k *Key) Reason {
 	tags := uint64(0)
 	for ; isTag(typ); tags++ {
 		if tags == MaxTags {
 			return TooManyTags
 		}
-		if len(p) < tagLen {
+		if len(b) < headerLen+tagLen {
 			return Truncated
 		}
+		tag := b[headerLen:]
 		if tags == 0 {
-			k.Words[wordSrc] |= uint64(binary.BigEndian.Uint16(p)&0xfff) << 4
+			k.Words[wordSrc] |= uint64(binary.BigEndian.Uint16(tag)&0xfff) << 4
 		}
-		typ = uint64(binary.BigEndian.Uint16(p[2:]))
-		p = p[tagLen:]
+		typ = uint64(binary.BigEndian.Uint16(tag[2:]))
+		b = b[tagLen:]
 	}
 	k.Words[wordSrc] |= tags
 	k.Words[wordDst] = k.Words[wordDst]&^0xffff | typ
 	switch {
 	case typ == typeIPv4:
-		return parseIPv4(p, meta, k)
+		return parseIPv4(b, meta, k)
 	case typ == typeARP:
-		return parseARP(p, meta, k)
+		return parseARP(b, meta, k)
 	case typ == typeIPv6:
-		return parseIPv6(p, meta, k)
+		return parseIPv6(b, meta, k)
 	case typ < minType:
 		return LLC
 	}
@@ -127,7 +131,7 @@ func trailing(p []byte, n int) bool {
 	return len(p) > n && len(p) > minPayload
 }
 
-// parseARP reads an ARP packet (RFC 826):
+// parseARP reads the ARP packet (RFC 826) in b, behind headerLen bytes:
 //
 //	2 bytes  hardware type, 1 (Linux would take 6 too)
 //	2 bytes  protocol type, 0x0800
@@ -136,10 +140,11 @@ func trailing(p []byte, n int) bool {
 //	2 bytes  operation, 1 request or 2 reply
 //	6 + 4    sender MAC and IPv4 address
 //	6 + 4    target MAC and IPv4 address
-func parseARP(p []byte, meta uint64, k *Key) Reason {
-	if len(p) < 28 {
+func parseARP(b []byte, meta uint64, k *Key) Reason {
+	if len(b) < headerLen+28 {
 		return MalformedARP
 	}
+	p := b[headerLen:]
 	head := binary.BigEndian.Uint64(p)
 	op := head & 0xffff
 	if head>>16 != 0x0001_0800_06_04 || op-1 > 1 {

@@ -16,7 +16,23 @@ const maxTests = 16
 // fill packs tests into a node, from its pc along the spine, as many as it
 // holds. A plain node keeps each test to itself.
 func (p *preparer) fill(to unfilled) {
-	n, pc, lanes := to.n, to.pc, p.lanes[:0]
+	n := to.n
+	lanes, pc := p.gather(to.pc, to.plain, func(old, more []lane) bool {
+		return len(old) == 0 || len(old)+len(more) <= laneCount
+	})
+	last := p.number(pc)
+	for len(lanes) > laneCount { // one test with more lanes than a node has
+		rest := p.newNode()
+		p.place(n, lanes[:laneCount], rest)
+		n, lanes = rest, lanes[laneCount:]
+	}
+	p.place(n, lanes, last)
+}
+
+// gather makes the lanes of the tests from pc on, along the spine, as long as
+// more of them fit to those there are, and says where the spine goes on.
+func (p *preparer) gather(pc int, plain bool, fit func(old, more []lane) bool) ([]lane, int) {
+	lanes := p.lanes[:0]
 	for range maxTests {
 		pc = p.thread(pc)
 		if p.u.Insns[pc].Op == OpRet {
@@ -27,22 +43,16 @@ func (p *preparer) fill(to unfilled) {
 			break
 		}
 		more, next := p.spine(&t)
-		if !to.plain && next == t.yes && len(more) == 1 && p.merge(lanes, more[0]) {
+		if !plain && next == t.yes && len(more) == 1 && p.merge(lanes, more[0]) {
 			pc = next
 			continue
 		}
-		if len(lanes) > 0 && len(lanes)+len(more) > laneCount {
+		if !fit(lanes, more) {
 			break
 		}
 		lanes, pc = append(lanes, more...), next
 	}
-	last := p.number(pc)
-	for len(lanes) > laneCount { // one test with more lanes than a node has
-		rest := p.newNode()
-		p.place(n, lanes[:laneCount], rest)
-		n, lanes = rest, lanes[laneCount:]
-	}
-	p.place(n, lanes, last)
+	return lanes, pc
 }
 
 // place writes lanes and the way behind them into node n.
@@ -52,11 +62,7 @@ func (p *preparer) place(n int32, lanes []lane, through int32) {
 	for i := range lanes {
 		l := &lanes[i]
 		nd.mask[i], nd.base[i], nd.span[i], nd.word[i] = l.mask, l.base, l.span, l.word
-		if l.merged {
-			exits[i] = p.start(l.exit, true)
-		} else {
-			exits[i] = p.number(l.exit)
-		}
+		exits[i] = p.exit(l)
 	}
 	for failed := range nd.next {
 		nd.next[failed] = through
@@ -68,6 +74,14 @@ func (p *preparer) place(n int32, lanes []lane, through int32) {
 		}
 	}
 	p.out.nodes[n] = nd
+}
+
+// exit says where a lane leaves to.
+func (p *preparer) exit(l *lane) int32 {
+	if l.merged {
+		return p.start(l.exit, true)
+	}
+	return p.number(l.exit)
 }
 
 // merge makes m part of a lane among lanes that looks at the same word: one

@@ -11,8 +11,30 @@ import (
 // Run judges the frame that k was parsed from. It allocates nothing. A key of
 // no class drops.
 func (p *Program) Run(k *frame.Key) Outcome {
+	class := uint8(k.Words[frame.ClassWord])
+	n := 0
+	if hd := p.fast.heads[class]; hd != nil {
+		// As below, but that a lane leaves a bit when it passes: below its
+		// limit, which for most is 1. That most frames end here, without a
+		// look at nodes, is 1.4 ns of 12.
+		src, addr, l4 := k.Words[frame.SourceWord], k.Words[frame.AddressWord], k.Words[frame.TransportWord]
+		_, b := bits.Sub64(l4&hd.mask[4]-hd.base[4], hd.limit[1], 0)
+		f, _ := bits.Add64(0, 0, b)
+		_, b = bits.Sub64(l4&hd.mask[3]-hd.base[3], hd.limit[0], 0)
+		f, _ = bits.Add64(f, f, b)
+		_, b = bits.Sub64(addr&hd.mask[2]-hd.base[2], 1, 0)
+		f, _ = bits.Add64(f, f, b)
+		_, b = bits.Sub64(addr&hd.mask[1]-hd.base[1], 1, 0)
+		f, _ = bits.Add64(f, f, b)
+		_, b = bits.Sub64(src&hd.mask[0]-hd.base[0], 1, 0)
+		f, _ = bits.Add64(f, f, b)
+		if n = int(hd.next[f&(1<<headCount-1)]); n < 0 {
+			return outcome(n)
+		}
+	} else {
+		n = int(p.fast.entry[class])
+	}
 	nodes := p.fast.nodes
-	n := int(p.fast.entry[uint8(k.Words[frame.ClassWord])])
 	for uint(n) < uint(len(nodes)) {
 		// This is nodes[n].step(k), by hand: the call takes 0.8 ns of 12.
 		nd := &nodes[n]
