@@ -160,7 +160,7 @@ func (c *Client) SetMode(ctx context.Context, container, mode string) error {
 
 // Exec starts a process in a container, with the files of e.Stdio as its own;
 // nil is /dev/null. The name may be empty if there is only one container. The
-// end of ctx kills the process. For a terminal see [OpenTerminal].
+// end of ctx kills the process. For a terminal see [Client.OpenTerminal].
 func (c *Client) Exec(ctx context.Context, container string, e ExecConfig) (*RemoteProcess, error) {
 	files := e.Stdio
 	for i := range files {

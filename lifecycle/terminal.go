@@ -1,16 +1,23 @@
 package lifecycle
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
 	"time"
+
+	"github.com/containerd/console"
+
+	"sekimori/lifecycle/linux"
 )
 
 // A Terminal is a pseudo-terminal for a process started by [Client.Exec], joined
 // to the caller's terminal, which is in raw mode meanwhile.
 //
-//	t, err := lifecycle.OpenTerminal(os.Stdin, os.Stdout)
+//	t, err := client.OpenTerminal(ctx, name, os.Stdin, os.Stdout)
 //	...
 //	defer t.Close()
 //	p, err := client.Exec(ctx, name, lifecycle.ExecConfig{Args: args, Stdio: t.Stdio(), Terminal: true})
@@ -23,9 +30,19 @@ type Terminal struct {
 	out   sync.WaitGroup
 }
 
-// OpenTerminal makes the pseudo-terminal. The file in must be a terminal.
-func OpenTerminal(in, out *os.File) (*Terminal, error) {
-	master, slave, err := newPTY()
+// OpenTerminal makes a pseudo-terminal for a process of the named container (""
+// if there is only one): one of the container's own /dev/pts if it has that,
+// so that it has a name inside, and else one of the host's. The file in must be
+// a terminal.
+func (c *Client) OpenTerminal(ctx context.Context, container string, in, out *os.File) (*Terminal, error) {
+	list, err := c.Stats(ctx, container)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) != 1 {
+		return nil, fmt.Errorf("pod %q: has %d containers, want the name of one", c.pod, len(list))
+	}
+	master, slave, err := ptyOf(list[0].Pid)
 	if err != nil {
 		return nil, err
 	}
@@ -59,4 +76,20 @@ func (t *Terminal) Close() {
 	case <-time.After(outputGrace): // a process left behind holds it
 	}
 	t.tty.close()
+}
+
+// ptyOf makes a pseudo-terminal in the container of the process, if there is one.
+func ptyOf(pid int) (console.Console, *os.File, error) {
+	m, slave, err := linux.OpenPTY(pid)
+	if errors.Is(err, linux.ErrNoPTY) || errors.Is(err, os.ErrNotExist) {
+		return newPTY()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	master, err := console.ConsoleFromFile(m)
+	if err != nil {
+		return nil, nil, errors.Join(err, m.Close(), slave.Close())
+	}
+	return master, slave, nil
 }

@@ -94,26 +94,26 @@ func TestExecTerminal(t *testing.T) {
 	defer wait(t, p)
 	defer p.Kill()
 	person, program := callerTerminal(t)
-	term, err := lifecycle.OpenTerminal(program, program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer term.Close()
 	c, err := lifecycle.Dial(cfg.Root, cfg.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	term, err := c.OpenTerminal(t.Context(), "", program, program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer term.Close()
 	// Only a process that controls its terminal is told of a new size.
 	proc, err := c.Exec(t.Context(), "", lifecycle.ExecConfig{
-		Args:  []string{"sh", "-c", "trap 'stty size; exit 5' WINCH; stty size; while :; do sleep 0.05; done"},
+		Args:  []string{"sh", "-c", "trap 'stty size; exit 5' WINCH; tty; echo x > /dev/pts/0 && stty size; while :; do sleep 0.05; done"},
 		Stdio: term.Stdio(), Terminal: true,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	term.Started()
-	shows(t, person, "33 77")
+	shows(t, person, "/dev/pts/0", "33 77")
 	if err := person.Resize(console.WinSize{Height: 44, Width: 88}); err != nil {
 		t.Fatal(err)
 	}
@@ -123,14 +123,60 @@ func TestExecTerminal(t *testing.T) {
 	}
 }
 
-// TestNoTerminal: what is no terminal cannot be joined.
-func TestNoTerminal(t *testing.T) {
+// TestTerminalOfOther: a terminal is one container's, and what is no terminal
+// cannot be joined to it.
+func TestTerminalOfOther(t *testing.T) {
+	cfg := hostPod(t, busybox(t, "a", "sleep", "1000"), busybox(t, "b", "sleep", "1000"))
+	p, err := lifecycle.Start(t.Context(), *cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wait(t, p)
+	defer p.Kill()
+	c, err := lifecycle.Dial(cfg.Root, cfg.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
 	f, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := lifecycle.OpenTerminal(f, f); err == nil {
-		t.Error("OpenTerminal(/dev/null) is fine")
+	for _, name := range []string{"", "a", "nosuch"} {
+		if _, err := c.OpenTerminal(t.Context(), name, f, f); err == nil {
+			t.Errorf("OpenTerminal(%q, /dev/null) is fine", name)
+		}
+	}
+}
+
+// TestTerminalFed: a container with a terminal is told of the end of an input
+// that is none, also where the last line has no end.
+func TestTerminalFed(t *testing.T) {
+	for name, input := range map[string]string{"line": "exit 7\n", "part of a line": "exit 7", "nothing": ""} {
+		t.Run(name, func(t *testing.T) {
+			s := busybox(t, "a", "sh", "-c", "sh; exit $?")
+			s.OCI.Process.Terminal = true
+			cfg := hostPod(t, s)
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			w.WriteString(input)
+			w.Close()
+			cfg.Detached, cfg.Stdio = false, lifecycle.Stdio{In: r}
+			p, err := lifecycle.Start(t.Context(), *cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := 7
+			if input == "" {
+				want = 0
+			}
+			if code, err := wait(t, p); code != want || err != nil {
+				t.Errorf("Wait() = %d, %v; want %d, nil", code, err, want)
+			}
+		})
 	}
 }

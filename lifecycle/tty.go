@@ -35,8 +35,12 @@ func (o *output) openTTY(c *Container, alone bool) ([3]*os.File, error) {
 	o.tty = &tty{master: master}
 	std := c.pod.cfg.Stdio
 	o.pumps.Go(func() { o.pump(c, master, "stdout", c.pod.sink(std.Out, c.name, alone)) }) // ends when nobody holds the slave
-	if alone && std.In != nil && term.IsTerminal(int(std.In.Fd())) {
-		if err := o.tty.join(std.In); err != nil {
+	if alone && std.In != nil {
+		join := o.tty.feed
+		if term.IsTerminal(int(std.In.Fd())) {
+			join = o.tty.join
+		}
+		if err := join(std.In); err != nil {
 			return [3]*os.File{}, err
 		}
 	}
@@ -78,27 +82,65 @@ func (t *tty) join(in *os.File) error {
 	return nil
 }
 
-// copyInput copies until in ends or quit is readable. A read from a terminal
+// eofEvery is how often, in milliseconds, a terminal is told that its input has ended.
+const eofEvery = 200
+
+// feed types what a file or a pipe holds, and at its end what a person types
+// to say so: or a program that reads to the end of its input would never see one.
+func (t *tty) feed(in *os.File) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	t.quit = w
+	t.input.Go(func() { // ends when quit is closed
+		defer r.Close()
+		last, ended := copyInput(t.master, in, r)
+		if !ended {
+			return
+		}
+		if last != '\n' { // amid a line, the character below is not the end
+			t.master.Write([]byte{'\n'})
+		}
+		// An end is told to one read, and forgotten by a program that is just
+		// changing the modes of its terminal; that of a file stays.
+		quit := []unix.PollFd{{Fd: int32(r.Fd()), Events: unix.POLLIN}}
+		for {
+			t.master.Write([]byte{4}) // VEOF: control-D
+			if n, err := unix.Poll(quit, eofEvery); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+				return
+			}
+		}
+	})
+	return nil
+}
+
+// copyInput copies until in ends or quit is readable, and returns the last byte
+// ('\n' if there was none) and whether in has ended. A read from a terminal
 // cannot be called off, so it only reads what is there.
-func copyInput(to io.Writer, in, quit *os.File) {
+func copyInput(to io.Writer, in, quit *os.File) (last byte, ended bool) {
+	last = '\n'
 	fds := []unix.PollFd{{Fd: int32(in.Fd()), Events: unix.POLLIN}, {Fd: int32(quit.Fd()), Events: unix.POLLIN}}
 	buf := make([]byte, 4096)
 	for {
 		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return
+			return last, false
 		}
 		if fds[1].Revents != 0 {
-			return
+			return last, false
 		}
 		if fds[0].Revents == 0 {
 			continue
 		}
 		n, err := in.Read(buf)
 		if err != nil {
-			return
+			return last, true
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
-			return
+			return last, false
+		}
+		if n > 0 {
+			last = buf[n-1]
 		}
 	}
 }
@@ -113,9 +155,11 @@ func (t *tty) resize() {
 
 // close gives the caller's terminal back as it was.
 func (t *tty) close() {
-	if t.caller != nil {
+	if t.quit != nil {
 		t.quit.Close()
 		t.input.Wait()
+	}
+	if t.caller != nil {
 		t.caller.Reset()
 	}
 	t.master.Close()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"sekimori/lifecycle"
 )
@@ -41,7 +42,7 @@ The exit code is the program's, or 128+n if signal n killed it.`,
 		}
 		defer c.Close()
 		if terminal {
-			own, err := a.openTerminal()
+			own, err := a.openTerminal(cmd.Context(), c, t.container)
 			if err != nil {
 				return err
 			}
@@ -109,14 +110,10 @@ func execute(ctx context.Context, c *lifecycle.Client, t target, e lifecycle.Exe
 }
 
 // openTerminal makes the terminal of exec -t, joined to this process's own.
-func (a *app) openTerminal() (*lifecycle.Terminal, error) {
+func (a *app) openTerminal(ctx context.Context, c *lifecycle.Client, container string) (*lifecycle.Terminal, error) {
 	in, out := file(a.stdin), file(a.stdout)
-	if in == nil || out == nil {
-		return nil, usage("exec: -t wants a terminal as standard input and output")
+	if in == nil || out == nil || !term.IsTerminal(int(in.Fd())) {
+		return nil, usage("exec: -t wants a terminal as standard input and output\n    without -t: seki exec -i")
 	}
-	t, err := lifecycle.OpenTerminal(in, out)
-	if err != nil {
-		return nil, usage("exec: -t wants a terminal as standard input: %w", err)
-	}
-	return t, nil
+	return c.OpenTerminal(ctx, container, in, out)
 }

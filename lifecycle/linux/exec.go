@@ -22,7 +22,7 @@ type ExecConfig struct {
 	// are the container's. Empty is the container's user.
 	User string
 	// Stdio is as in [Config]: with Terminal, Stdio[0] is the slave of a pseudo
-	// terminal.
+	// terminal, best of [OpenPTY].
 	Stdio    [3]*os.File
 	Terminal bool
 }
@@ -100,6 +100,11 @@ func (c *Container) execProcess(ctx context.Context, cfg ExecConfig) (*process, 
 	if uid, gid, ok := c.exec.hostUser(&prog); ok {
 		if err := givePipes(cfg.Stdio, uid, gid); err != nil {
 			return nil, err
+		}
+		if cfg.Terminal {
+			if err := giveTerminal(cfg.Stdio[0], uid); err != nil {
+				return nil, err
+			}
 		}
 	}
 	ctl, err := newControl()
