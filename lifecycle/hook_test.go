@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"sekimori/lifecycle"
 )
 
@@ -238,6 +240,43 @@ func TestSignalAlone(t *testing.T) {
 	p.Signal(syscall.SIGUSR2)
 	if code, err := wait(t, p); code != 128+12 || err != nil {
 		t.Errorf("Wait() = %d, %v; want 140, nil", code, err)
+	}
+}
+
+// TestHangUp: the SIGHUP of a terminal that was closed stops a pod that nobody
+// would see any more, unless its workload takes the signal.
+func TestHangUp(t *testing.T) {
+	for _, tt := range []struct {
+		name              string
+		detached, ignores bool
+		containers        []string
+		want              []string // the signals that workloads got
+	}{
+		{"several", false, false, []string{"a", "b"}, []string{"signal b 15", "signal a 15"}},
+		{"alone", false, false, []string{"a"}, []string{"signal a 1"}},
+		{"alone and deaf", false, true, []string{"a"}, []string{"kill a"}},
+		{"detached", true, false, []string{"a", "b"}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, tt.containers...)
+			r.cfg.Detached = tt.detached
+			r.rt.onCreate = func(i *fakeInstance) { i.ignores = tt.ignores }
+			p := r.start()
+			p.Signal(syscall.SIGHUP)
+			if tt.detached {
+				time.Sleep(20 * time.Millisecond)
+				if got := r.endings(); len(got) > 0 {
+					t.Errorf("a detached pod: %q", got)
+				}
+				p.Kill()
+				wait(t, p)
+				return
+			}
+			wait(t, p)
+			if diff := cmp.Diff(tt.want, r.endings()); diff != "" {
+				t.Errorf("calls (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

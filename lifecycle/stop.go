@@ -64,7 +64,8 @@ func (p *Pod) Kill() {
 // SIGTERM stops the pod, the second kills it. SIGWINCH resizes the container's
 // terminal. Others run the signal hooks of the containers that have some (SIGHUP
 // the reload hooks too); a container alone in its pod and without such a hook
-// gets the signal itself.
+// gets the signal itself. A SIGHUP that nobody takes means that the terminal of
+// a pod in the foreground has gone away: it stops the pod.
 func (p *Pod) Signal(sig os.Signal) {
 	n, ok := sig.(syscall.Signal)
 	if !ok {
@@ -110,11 +111,24 @@ func (p *Pod) pass(sig syscall.Signal) {
 			}
 		}
 	}
-	if !hooked && len(p.containers) == 1 {
+	switch {
+	case hooked:
+	case sig == unix.SIGHUP && !p.cfg.Detached && !p.takes(sig):
+		p.beginStop(0)
+	case len(p.containers) == 1:
 		if err := p.containers[0].Signal(sig); err != nil {
 			p.log.Debug("signal not passed on", "container", p.containers[0].name, "err", err)
 		}
 	}
+}
+
+// takes reports whether the pod is one workload that sig would reach.
+func (p *Pod) takes(sig syscall.Signal) bool {
+	if len(p.containers) != 1 {
+		return false
+	}
+	inst, err := p.containers[0].instance(VerbSignal)
+	return err == nil && !ignores(inst, sig)
 }
 
 // passed are the signals that [Run] hands to [Pod.Signal]. SIGPIPE is among
@@ -131,7 +145,11 @@ var passed = []os.Signal{
 // nil it is called once every workload runs.
 func Run(ctx context.Context, cfg PodConfig, started func(*Pod)) (code int, err error) {
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, passed...)
+	for _, sig := range passed {
+		if sig != unix.SIGHUP || !signal.Ignored(sig) { // nohup asks for what Notify would undo
+			signal.Notify(signals, sig)
+		}
+	}
 	defer signal.Stop(signals)
 	p, err := startInterruptible(ctx, cfg, signals)
 	if err != nil {
