@@ -83,7 +83,9 @@ func walkExtensions(proto uint64, p []byte) (uint64, []byte, fragmentKind, Reaso
 				return 0, nil, 0, MalformedIPv6
 			}
 		case protoRouting:
-			if p[2] == 0 {
+			// With segments left, whatever the type, the judged destination
+			// is not the last one.
+			if p[2] == 0 || p[3] != 0 {
 				return 0, nil, 0, SourceRoute
 			}
 		case protoFragment:
