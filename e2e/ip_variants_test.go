@@ -25,6 +25,8 @@ func ipVariants() []variant {
 	offer.payload = udp(port(offer.src, 67), port(offer.dst, 68), dhcpOffer())
 	toAlice := send(mallory.mac, port(mallory.ip4, 67), port(alice.ip4, 68))
 	toAlice.payload = udp(port(mallory.ip4, 67), port(alice.ip4, 68), dhcpOffer())
+	hidden := send(mallory.mac, port(mallory.ip4, 1067), port(alice.ip4, 68))
+	hidden.payload = udp(port(mallory.ip4, 1067), port(alice.ip4, 68), dhcpOffer())
 	offer6 := send(mallory.mac, port(mallory.local6, 547), port(alice.local6, 546))
 
 	return []variant{
@@ -45,8 +47,28 @@ func ipVariants() []variant {
 		hostile("dhcp_offer", "a DHCP server's answer: mallory as router and resolver", "guard dhcp", arrives, offer.bytes()),
 		hostile("dhcp_offer_unicast", "the same to alice alone", "guard dhcp", arrives, toAlice.bytes()),
 		hostile("dhcp_offer_vlan0", "the same behind a priority tag", "guard vlan", arrives, tagged(offer.bytes(), tag{tagQ, 0})),
+		hostile("dhcp_offer_port", "the same from another port, at which no client looks", "guard dhcp", arrives, hidden.bytes()),
+		hostile("icmp_too_long", "what alice sends to bob is too long: Linux changes her route to him", "guard ip", arrives, tooLong4()),
+		hostile("icmp6_too_big", "the same in IPv6", "guard ip", arrives, tooBig6()),
 		hostile("dhcp6_reply", "a DHCPv6 server's answer", "guard dhcp", arrives, offer6.bytes()),
 	}
+}
+
+// tooLong4 is mallory's word that alice's echo reply to bob needs fragments of
+// 552 bytes (RFC 792, RFC 1191).
+func tooLong4() []byte {
+	lost := datagram{src: alice.ip4, dst: bob.ip4, protocol: 1, payload: make([]byte, 16)}.bytes()[14:]
+	b := cat([]byte{3, 4, 0, 0, 0, 0}, be16(552), lost)
+	sum := checksum(b)
+	b[2], b[3] = byte(sum>>8), byte(sum)
+	return datagram{dstMAC: alice.mac, srcMAC: mallory.mac, src: mallory.ip4, dst: alice.ip4, protocol: 1, payload: b}.bytes()
+}
+
+// tooBig6 is the same of IPv6's least MTU (RFC 4443, 3.2).
+func tooBig6() []byte {
+	lost := datagram{src: alice.ip6, dst: bob.ip6, protocol: 58, payload: icmp6(alice.ip6, bob.ip6, 129, 0, make([]byte, 12))}.bytes()[14:]
+	return datagram{dstMAC: alice.mac, srcMAC: mallory.mac, src: mallory.ip6, dst: alice.ip6, protocol: 58,
+		payload: icmp6(mallory.ip6, alice.ip6, 2, 0, cat(be16(0), be16(1280), lost))}.bytes()
 }
 
 // dhcpOffer is a DHCPOFFER for alice that names mallory as router and

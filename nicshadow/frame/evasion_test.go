@@ -1,6 +1,8 @@
 package frame_test
 
 import (
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -29,9 +31,25 @@ func ipv4(text string) string { return ethernetHeader + "08 00 " + text }
 // ipv6 is a frame around an IPv6 packet: what follows the version.
 func ipv6(text string) string { return ethernetHeader + "86 dd 60 00 00 00 " + text }
 
+// icmp4 is a frame around an ICMP message.
+func icmp4(text string) string {
+	var n int
+	for _, word := range strings.Fields(text) {
+		if _, times, many := strings.Cut(word, "*"); many {
+			k, _ := strconv.Atoi(times)
+			n += k
+		} else {
+			n++
+		}
+	}
+	return ipv4(fmt.Sprintf("45 00 00 %02x 00*4 40 01 00*2", 20+n) + hosts4 + text)
+}
+
 const (
 	hosts4  = " 0a 00 00 05 0a 00 00 08 "
 	hosts6  = " 20 01 0d b8 00*11 05 20 01 0d b8 00*11 08 "
+	quote4  = " 45 00 00 20 00*4 40 11 00*2" + hosts4
+	quote6  = " 60 00*3 00 08 11 40" + hosts6
 	arpBody = "00 01 08 00 06 04 00 02 02 00 00 00 00 05 0a 00 00 05 02 00 00 00 00 02 0a 00 00 02"
 )
 
@@ -96,6 +114,19 @@ func TestEvasion(t *testing.T) {
 		{"multicast source", "02 00 00 00 00 02 01 00 5e 00 00 01 08 06 " + arpBody, no(frame.GroupSource)},
 		{"zero source", "02 00 00 00 00 02 00 00 00 00 00 00 08 06 " + arpBody, no(frame.ZeroSource)},
 
+		// ICMP errors speak of packets to others: the quote is a field.
+		{"icmp error", icmp4("03 04 00*2 00*2 02 28" + quote4), ok(frame.ClassIPv4ICMP)},
+		{"icmp error without a quote", icmp4("03 04 00*6"), no(frame.MalformedICMP)},
+		{"icmp error with half a quote", icmp4("03 04 00*6 45 00*18"), no(frame.MalformedICMP)},
+		{"icmp error that quotes ipv6", icmp4("0b 00 00*6 65 00*19"), no(frame.MalformedICMP)},
+		{"icmp error about nobody", icmp4("0c 00 00*6 45 00*19"), no(frame.MalformedICMP)},
+		{"icmp error in a first fragment", ipv4("45 00 00 3c 00 01 20 00 40 01 00 00" + hosts4 + "03 04 00*6" + quote4 + "00*12"), no(frame.MalformedICMP)},
+		{"icmpv6 error", ipv6("00 30 3a 40" + hosts6 + "02 00 00*4 05 00" + quote6), ok(frame.ClassIPv6ICMP)},
+		{"icmpv6 error without a quote", ipv6("00 08 3a 40" + hosts6 + "02 00 00*6"), no(frame.MalformedICMP)},
+		{"icmpv6 error of 4 bytes", ipv6("00 04 3a 40" + hosts6 + "7f 00 00*2"), no(frame.MalformedICMP)},
+		{"icmpv6 error about nobody", ipv6("00 30 3a 40" + hosts6 + "02 00 00*4 05 00 60 00*39"), no(frame.MalformedICMP)},
+		{"icmpv6 error in a first fragment", ipv6("00 38 2c 40" + hosts6 + "3a 00 00 01 00 00 00 01 02 00 00*4 05 00" + quote6), no(frame.MalformedICMP)},
+
 		// IPv4 headers.
 		{"ipv4 version 5", ipv4("55 00 00 1c 00 00 00 00 40 11 00 00" + hosts4 + "00 01 00 02 00 08 00 00"), no(frame.MalformedIPv4)},
 		{"ipv4 header length 4", ipv4("44 00 00 1c 00 00 00 00 40 11 00 00" + hosts4 + "00 01 00 02 00 08 00 00"), no(frame.MalformedIPv4)},
@@ -146,6 +177,7 @@ func TestEvasion(t *testing.T) {
 		{"hop-by-hop not first", ipv6("00 18 3c 40" + hosts6 + "00 00 01 04 00*4 11 00 01 04 00*4 00 01 00 02 00 08 00 00"), no(frame.MalformedIPv6)},
 		{"routing type 0", ipv6("00 10 2b 40" + hosts6 + "11 00 00 00 00*4 00 01 00 02 00 08 00 00"), no(frame.SourceRoute)},
 		{"routing type 4", ipv6("00 10 2b 40" + hosts6 + "11 00 04 00 00*4 00 01 00 02 00 08 00 00"), ok(frame.ClassIPv6UDP)},
+		{"routing type 4, segments left", ipv6("00 10 2b 40" + hosts6 + "11 00 04 01 00*4 00 01 00 02 00 08 00 00"), no(frame.SourceRoute)},
 		{"extension header behind packet", ipv6("00 10 3c 40" + hosts6 + "11 01 01 04 00*4 00 01 00 02 00 08 00 00"), no(frame.TruncatedHeaders)},
 		{"eight extension headers", ipv6("00 40 3c 40" + hosts6 + strings.Repeat("3c 00 01 04 00*4 ", 8)), no(frame.ExtensionHeaders)},
 		{"chain cut", ipv6("00 04 3c 40" + hosts6 + "11 00 01 04"), no(frame.TruncatedHeaders)},

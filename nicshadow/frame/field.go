@@ -52,6 +52,12 @@ const (
 	NDPTarget  // target address of NS, NA and redirect; :: in RS and RA
 	NDPLinkMAC // source or target link-layer address option; 0 without one
 
+	// ICMP and ICMPv6 but for neighbour discovery: an error message quotes the
+	// packet that it is about. These are where that packet was going; 0 in
+	// what is no error message.
+	ICMPAbout4
+	ICMPAbout6
+
 	// NumFields is the number of field numbers, FieldInvalid included.
 	NumFields
 )
@@ -117,6 +123,8 @@ var infos = [NumFields]Info{
 	ICMPCode:   {"icmp.code", KindInt, 8, wordL4, shiftICMPCode, setICMP},
 	NDPTarget:  {"ndp.target", KindIPv6, 128, wordTarget, 0, setNDP},
 	NDPLinkMAC: {"ndp.mac", KindMAC, 48, wordMAC, 16, setNDP},
+	ICMPAbout4: {"icmp.about4", KindIPv4, 32, wordTarget, 0, 1 << ClassIPv4ICMP},
+	ICMPAbout6: {"icmp.about6", KindIPv6, 128, wordTarget, 0, 1 << ClassIPv6ICMP},
 }
 
 // Valid reports whether f is one of the fields.

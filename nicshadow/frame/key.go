@@ -17,7 +17,7 @@ const NumWords = 16
 //	  5   | ARP target MAC, NDP link-layer address  | 0            |
 //	 6 7  | IPv6 source                                            |
 //	 8 9  | IPv6 destination                                       |
-//	10 11 | NDP target                                             |
+//	10 11 | NDP target, where what an ICMP error is about was going  |
 //
 // Fields of classes that never occur together share words, so a test of a
 // field is only meaningful in a class that [Class.Has] it: rule programs are

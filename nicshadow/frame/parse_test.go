@@ -67,7 +67,7 @@ func TestFields(t *testing.T) {
 		{"ipv4 icmp", ipv4ICMP, frame.ClassIPv4ICMP, map[string]string{
 			"eth.type": "2048", "ip4.src": "10.0.0.5", "ip4.dst": "10.0.0.8",
 			"ip.proto": "1", "ip.ttl": "64", "ip.dscp": "0", "ip.frag": "0",
-			"icmp.type": "8", "icmp.code": "0",
+			"icmp.type": "8", "icmp.code": "0", "icmp.about4": "0.0.0.0",
 		}},
 		{"ipv6 tcp", ipv6TCP, frame.ClassIPv6TCP, map[string]string{
 			"eth.type": "34525", "eth.len": "74", "ip6.src": "2001:db8::5", "ip6.dst": "2001:db8::8",

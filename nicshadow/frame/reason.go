@@ -19,12 +19,13 @@ const (
 	MalformedARP     // not Ethernet and IPv4, not a request or reply, or cut short
 	MalformedIPv4    // version, header length, total length, options or flags
 	MalformedIPv6    // version, payload length or extension headers
-	SourceRoute      // IPv4 LSRR or SSRR (RFC 7126), IPv6 routing type 0 (RFC 5095)
+	SourceRoute      // IPv4 LSRR or SSRR (RFC 7126), IPv6 routing type 0 (RFC 5095) or with segments left
 	ExtensionHeaders // more than MaxExtensionHeaders of them
 	FragmentOverlap  // a later fragment that would overwrite the transport header
 	TruncatedHeaders // the transport header is not complete in this frame (RFC 7112)
 	MalformedTCP     // data offset below the header, or behind the segment
 	MalformedUDP     // length unlike that of the datagram
+	MalformedICMP    // an error message without the header it is about, or in fragments
 	MalformedNDP     // against the validation rules of RFC 4861
 	FragmentedNDP    // neighbour discovery in any fragment (RFC 6980)
 	TrailingBytes    // more bytes behind the packet than Ethernet's padding
@@ -50,6 +51,7 @@ var reasonNames = [NumReasons]string{
 	TruncatedHeaders: "truncated transport header",
 	MalformedTCP:     "malformed tcp",
 	MalformedUDP:     "malformed udp",
+	MalformedICMP:    "malformed icmp",
 	MalformedNDP:     "malformed ndp",
 	FragmentedNDP:    "fragmented ndp",
 	TrailingBytes:    "trailing bytes",

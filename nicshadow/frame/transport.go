@@ -40,11 +40,54 @@ func parseUDP(p []byte, first bool, c Class, meta uint64, k *Key) Reason {
 	return k.accept(c, meta)
 }
 
-// parseICMP reads type and code of an ICMP message of at least least bytes.
+// parseICMP reads type and code of an ICMP message of at least least bytes,
+// and what an error message is about.
 func parseICMP(p []byte, least int, c Class, meta uint64, k *Key) Reason {
 	if len(p) < least {
 		return TruncatedHeaders
 	}
 	k.Words[wordL4] = uint64(p[0])<<shiftICMPType | uint64(p[1])<<shiftICMPCode
+	k.Words[wordTarget], k.Words[wordTarget+1] = 0, 0
+	if isError(p[0], c) && !quoted(p, c, meta>>shiftFrag&1 != 0, k) {
+		return MalformedICMP
+	}
 	return k.accept(c, meta)
+}
+
+// isError reports whether ICMP messages of type typ are about a packet: in
+// IPv6 all below 128 are (RFC 4443, 2.1).
+func isError(typ byte, c Class) bool {
+	if c == ClassIPv6ICMP {
+		return typ < 128
+	}
+	switch typ {
+	case 3, 4, 5, 11, 12: // unreachable, source quench, redirect, time exceeded, parameter problem (RFC 792)
+		return true
+	}
+	return false
+}
+
+// quoted notes where the packet was going whose header the error message p
+// quotes behind its own 8 bytes; false where it quotes none, or one to nobody. Receivers act on
+// the quote, whoever sends it: on "fragmentation needed" Linux changes its
+// route to that address. A fragment may follow that overwrites the quote, and
+// no host makes error messages so long that they need any.
+func quoted(p []byte, c Class, fragment bool, k *Key) bool {
+	if fragment || len(p) < 8 {
+		return false
+	}
+	p = p[8:]
+	if c == ClassIPv6ICMP {
+		if len(p) < 40 || p[0]>>4 != 6 {
+			return false
+		}
+		k.Words[wordTarget] = binary.BigEndian.Uint64(p[24:])
+		k.Words[wordTarget+1] = binary.BigEndian.Uint64(p[32:])
+	} else {
+		if len(p) < 20 || p[0]>>4 != 4 {
+			return false
+		}
+		k.Words[wordTarget] = uint64(binary.BigEndian.Uint32(p[16:]))
+	}
+	return k.Words[wordTarget]|k.Words[wordTarget+1] != 0
 }

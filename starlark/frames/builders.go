@@ -64,6 +64,7 @@ func Builtins() []*args.Builtin {
 	icmp := []args.Param{
 		{Name: "type", Type: args.Int(0, 255), Default: "echo request", Doc: "ICMP type"},
 		{Name: "code", Type: args.Int(0, 255), Default: "0", Doc: "ICMP code"},
+		{Name: "about_ip", Type: args.IP, Default: "src_ip", Doc: "where the packet was going that an error message without a payload quotes"},
 	}
 	ndp := []args.Param{
 		{Name: "type", Type: args.Int(133, 137), Default: "135", Doc: "133 RS, 134 RA, 135 NS, 136 NA, 137 redirect"},

@@ -128,8 +128,7 @@ const (
 )
 
 func newICMP(c *args.Call) (starlark.Value, error) {
-	n := networkOf(c)
-	body := append([]byte{0, 1, 0, 1}, payload(c)...) // identifier, sequence number
+	n, data := networkOf(c), payload(c)
 	return newFrame(c, func(s Sender) ([]byte, error) {
 		src, _, err := n.addresses(s)
 		if err != nil {
@@ -141,6 +140,10 @@ func newICMP(c *args.Call) (starlark.Value, error) {
 		}
 		typ = args.Or(c, "type", typ)
 		return n.around(s, proto, func(src, dst netip.Addr) []byte {
+			body := append([]byte{0, 1, 0, 1}, data...) // identifier, sequence number
+			if isICMPError(uint8(typ), src) && len(data) == 0 {
+				body = append(make([]byte, 4), quote(dst, args.Or(c, "about_ip", src))...)
+			}
 			return icmpMessage(uint8(typ), uint8(args.Get[int64](c, "code")), src, dst, body)
 		})
 	})

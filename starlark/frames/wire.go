@@ -176,3 +176,20 @@ func icmpMessage(typ, code uint8, src, dst netip.Addr, body []byte) []byte {
 	binary.BigEndian.PutUint16(b[2:], checksum(b))
 	return b
 }
+
+// isICMPError reports whether messages of type typ quote the packet they are
+// about (RFC 792; RFC 4443, 2.1).
+func isICMPError(typ uint8, src netip.Addr) bool {
+	if src.Is6() {
+		return typ < 128
+	}
+	return typ == 3 || typ == 4 || typ == 5 || typ == 11 || typ == 12
+}
+
+// quote is the packet that an ICMP error message is about: a datagram that its
+// receiver sent.
+func quote(src, dst netip.Addr) []byte {
+	n := network{ttl: defaultHopLimit}
+	_, p := n.ipPacket(src, dst, protoUDP, udpDatagram(defaultSrcPort, defaultDstPort, src, dst, nil))
+	return p
+}

@@ -14,11 +14,11 @@ type guard uint8
 const (
 	guardVLAN guard = iota // no VLAN tags
 	guardMAC               // source MAC, and ARP sender MAC, are the own one
-	guardIP                // IP source is an own address
+	guardIP                // IP source is an own address, and what ICMP errors are about
 	guardARP               // ARP sender address is an own one
 	guardNDP               // neighbour discovery speaks of own addresses only
 	guardRA                // no router advertisements, no redirects
-	guardDHCP              // no DHCP servers
+	guardDHCP              // no DHCP servers: nothing from their port, nothing to their clients'
 )
 
 // guardNames are what guard = [...] and the reason of a drop call them.
@@ -65,6 +65,8 @@ const (
 	own4           // own IPv4 addresses
 	own6           // own IPv6 addresses
 	zeroIf6        // the unspecified address, if there is any own IPv6 address
+	about4         // own IPv4 addresses, or none (all zero)
+	about6         // own IPv6 addresses, or none (all zero)
 )
 
 // A check is a guard for one class of frames: it drops unless one of the
@@ -114,12 +116,15 @@ func (id Identity) linkLocal() netip.Addr {
 }
 
 // own is what an identity's guards compare with.
-type own [zeroIf6 + 1]set
+type own [about6 + 1]set
 
 func (id Identity) own() *own {
 	v4, v6 := id.ownAddrs()
 	mac := u128{0, id.MAC.Uint64()}
-	o := &own{ownMAC: point(mac), ownLink: pointSet([]u128{{}, mac}), own4: pointSet(v4), own6: pointSet(v6)}
+	o := &own{
+		ownMAC: point(mac), ownLink: pointSet([]u128{{}, mac}), own4: pointSet(v4), own6: pointSet(v6),
+		about4: pointSet(append(v4, u128{})), about6: pointSet(append(v6, u128{})),
+	}
 	if len(v6) > 0 {
 		o[zeroIf6] = zero
 	}
@@ -158,6 +163,12 @@ func checksOf(c frame.Class) []check {
 	switch family(c) {
 	case family4:
 		add(guardIP, clause{of(frame.IPv4Src, own4)})
+		// An error message is about a packet that was sent to its author.
+		// Receivers believe it of any packet: mallory, who tells alice that
+		// what she sends to bob is too long, has changed her route to bob.
+		if c == frame.ClassIPv4ICMP {
+			add(guardIP, clause{of(frame.ICMPAbout4, about4)}, clause{is(frame.ICMPType, typeRedirect4)}) // a redirect is guardRA's
+		}
 	case family6:
 		any := []clause{{of(frame.IPv6Src, own6)}}
 		// The unspecified address is a source in the probe of duplicate
@@ -170,6 +181,9 @@ func checksOf(c frame.Class) []check {
 			any = append(any, clause{of(frame.IPv6Src, zeroIf6), is(frame.ICMPType, typeMLDReport, typeMLDDone, typeMLD2Report)})
 		}
 		add(guardIP, any...)
+		if c == frame.ClassIPv6ICMP {
+			add(guardIP, clause{of(frame.ICMPAbout6, about6)})
+		}
 	}
 	switch c {
 	case frame.ClassARP:
@@ -188,9 +202,11 @@ func checksOf(c frame.Class) []check {
 			clause{of(frame.NDPTarget, own6), of(frame.NDPLinkMAC, ownLink)},
 			clause{is(frame.ICMPType, typeRA, typeRedirect)})
 	case frame.ClassIPv4UDP:
-		add(guardDHCP, clause{not(frame.SrcPort, 67)})
+		// Clients look at the port their answer comes to, not at the one it
+		// comes from.
+		add(guardDHCP, clause{not(frame.SrcPort, 67), not(frame.DstPort, 68)})
 	case frame.ClassIPv6UDP:
-		add(guardDHCP, clause{not(frame.SrcPort, 547)})
+		add(guardDHCP, clause{not(frame.SrcPort, 547), not(frame.DstPort, 546)})
 	}
 	return out
 }
