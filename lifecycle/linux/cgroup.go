@@ -81,6 +81,9 @@ func hierarchy(r *specs.LinuxResources) cgroup1.Hierarchy {
 func newCgroup(path string, r *specs.LinuxResources) (*cgroup, error) {
 	c := &cgroup{path: path}
 	c.findDirs(r)
+	if err := c.refuseMissing(r); err != nil {
+		return nil, err
+	}
 	if err := c.refuseUsed(); err != nil {
 		return nil, err
 	}
@@ -183,6 +186,35 @@ func (c *cgroup) findDirs(r *specs.LinuxResources) {
 	for _, s := range subs {
 		c.dirs[string(s.Name())] = filepath.Join(cgroupRoot, string(s.Name()), c.path)
 	}
+}
+
+// refuseMissing is an error if a limit is asked for that nobody here would hold.
+// Version 2 says so itself. The number of processes is not asked for but limited
+// by default, and does not keep a container from running; Create warns.
+func (c *cgroup) refuseMissing(r *specs.LinuxResources) error {
+	if unified() || r == nil {
+		return nil
+	}
+	for _, want := range []struct {
+		limit, controller string
+		asked             bool
+	}{
+		{"memory", "memory", r.Memory != nil},
+		{"cpu", "cpu", r.CPU != nil},
+		{"cpuset", "cpuset", r.CPU != nil && (r.CPU.Cpus != "" || r.CPU.Mems != "")},
+		{"block device", "blkio", r.BlockIO != nil},
+	} {
+		if want.asked && c.missing(want.controller) {
+			return fmt.Errorf("%s limit: no %s controller below %s (seki doctor; `ip netns exec` hides it, `nsenter --net` does not)", want.limit, want.controller, cgroupRoot)
+		}
+	}
+	return nil
+}
+
+// missing says whether the host's cgroups are v1 and lack the controller.
+func (c *cgroup) missing(controller string) bool {
+	_, ok := c.dirs[controller]
+	return !unified() && !ok
 }
 
 // refuseUsed is an error if processes are in the group already.

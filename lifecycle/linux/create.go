@@ -48,6 +48,9 @@ func create(ctx context.Context, cfg Config, change func(*script)) (*Container, 
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", cfg.ID, err)
 	}
+	if r := cfg.linux().Resources; r != nil && r.Pids != nil && cg.missing("pids") {
+		cfg.Log.Warn("the number of processes is not limited: no pids controller", "container", cfg.ID, "below", cgroupRoot)
+	}
 	c := &Container{id: cfg.ID, log: cfg.Log, cgroup: cg}
 	if err := c.create(&cfg, change); err != nil {
 		return nil, errors.Join(fmt.Errorf("create container %s: %w", cfg.ID, err), c.Destroy())
