@@ -56,7 +56,9 @@ func compiling(w io.Writer, rounds int) ([]bar, error) {
 		return err
 	})}
 	tasks := []*task{seki, guarded, peer, floor}
-	race(tasks, rounds, 10*time.Millisecond)
+	// Long enough for a dozen collections of garbage: the least of shorter
+	// rounds is that of the one that met none.
+	race(tasks, rounds, 100*time.Millisecond)
 	if failed != nil {
 		return nil, failed
 	}

@@ -29,25 +29,26 @@ var headWords = [headCount]uint8{
 func (p *preparer) begin(c frame.Class, pc int) {
 	pc = p.thread(pc)
 	if p.heads[pc] == nil {
-		h, ok := p.head(pc)
-		if !ok {
+		h := p.head(pc)
+		if h == nil {
 			p.out.entry[c] = p.number(pc)
 			return
 		}
-		p.heads[pc] = &h
+		p.heads[pc] = h
 	}
 	p.out.heads[c] = p.heads[pc]
 }
 
-// head is a head for what begins at pc; false where it would be of no use.
-func (p *preparer) head(pc int) (h head, ok bool) {
+// head is a head for what begins at pc, nil where it would be of no use.
+func (p *preparer) head(pc int) *head {
 	lanes, pc := p.gather(pc, false, func(old, more []lane) bool {
 		_, ok := slots(old, more)
 		return ok
 	})
 	if len(lanes) < 2 {
-		return h, false
+		return nil
 	}
+	h := new(head)
 	slot, _ := slots(lanes)
 	for i := range h.limit {
 		h.limit[i] = 1
@@ -71,7 +72,7 @@ func (p *preparer) head(pc int) (h head, ok bool) {
 			}
 		}
 	}
-	return h, true
+	return h
 }
 
 // slots finds a lane of a head for each of the lanes; false where there is

@@ -72,10 +72,13 @@ func (t *test) lanesFor(way bool, lanes []lane) (_ []lane, ok bool) {
 	return lanes, len(lanes) <= laneCount
 }
 
-// test describes the instruction at pc.
-func (p *preparer) test(pc int) test {
+// test describes the instruction at pc. It is good until the next call: a test
+// is a kilobyte, most of which a new one would have to clear.
+func (p *preparer) test(pc int) *test {
 	in := p.u.Insns[pc]
-	t := test{pc: pc, yes: pc + 1, no: pc + 1 + int(in.Off)}
+	t := &p.current
+	t.pc, t.yes, t.no = pc, pc+1, pc+1+int(in.Off)
+	t.special, t.row, t.all, t.intervals = false, false, 0, 0
 	switch in.Op {
 	case OpTestNe, OpTestNeC, OpTestNMask, OpTestNotI:
 		t.yes, t.no = t.no, t.yes

@@ -42,7 +42,7 @@ func (p *preparer) gather(pc int, plain bool, fit func(old, more []lane) bool) (
 		if t.special {
 			break
 		}
-		more, next := p.spine(&t)
+		more, next := p.spine(t)
 		if !plain && next == t.yes && len(more) == 1 && p.merge(lanes, more[0]) {
 			pc = next
 			continue

@@ -12,6 +12,9 @@ import (
 // no class drops.
 func (p *Program) Run(k *frame.Key) Outcome {
 	class := uint8(k.Words[frame.ClassWord])
+	if class >= uint8(frame.NumClasses) {
+		return outcome(int(leaf(Drop, 0)))
+	}
 	n := 0
 	if hd := p.fast.heads[class]; hd != nil {
 		// As below, but that a lane leaves a bit when it passes: below its

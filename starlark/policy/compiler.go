@@ -45,6 +45,7 @@ type compiler struct {
 	whyIDs  index
 
 	simplifier *simplifier // of whole programs
+	lowering   *lowering
 
 	// Leaves that are always there. unassigned raises: it is the value of a
 	// variable that has none.
@@ -54,7 +55,7 @@ type compiler struct {
 func newCompiler() *compiler {
 	g := newGraph()
 	return &compiler{
-		graph: g, simplifier: newSimplifier(g),
+		graph: g, simplifier: newSimplifier(g), lowering: newLowering(),
 		cols:    make(map[[2]uint32]uint16),
 		globals: make(map[*starlark.Module]starlark.StringDict),
 		members: make(map[any]set),
@@ -69,8 +70,8 @@ func (c *compiler) reset(p *Policy) {
 	clear(c.members)
 	c.whyIDs.clear()
 	*c = compiler{
-		graph: c.graph, simplifier: c.simplifier, sources: p.sources, cols: c.cols, globals: c.globals,
-		members: c.members, whyIDs: c.whyIDs, calls: c.calls[:0],
+		graph: c.graph, simplifier: c.simplifier, lowering: c.lowering, sources: p.sources,
+		cols: c.cols, globals: c.globals, members: c.members, whys: c.whys[:0], whyIDs: c.whyIDs, calls: c.calls[:0],
 	}
 	c.compact = c.compactor()
 	c.yes, c.no = c.constant(starlark.True), c.constant(starlark.False)
@@ -152,11 +153,13 @@ func (c *compiler) touch(p syntax.Position) nid {
 // step counts an evaluation; false once the budget is spent.
 func (c *compiler) step(p syntax.Position) bool {
 	c.steps++
-	if c.fatal == 0 && (c.steps > maxSteps || c.spent()) {
+	if c.fatal == 0 && c.exhausted() {
 		c.fatal = c.errorAt(p, "search large collections with `in` instead of a loop over them", "too large to compile")
 	}
 	return c.fatal == 0
 }
+
+func (c *compiler) exhausted() bool { return c.steps > maxSteps || c.spent() }
 
 // constant is the leaf of a Starlark value, which is frozen from now on.
 func (c *compiler) constant(v starlark.Value) nid {

@@ -13,6 +13,7 @@ type Error struct {
 	Name string // the predicate, "policy" where there is none
 	Msg  string
 	Hint string // what to write instead; may be empty
+	Arg  string // the argument of the call at Pos that is wrong; may be empty
 }
 
 // Error is "file:line:col: name: problem" and, on a line of its own and

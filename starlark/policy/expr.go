@@ -45,7 +45,9 @@ func (x capture) value() nid {
 
 // expr evaluates an expression.
 func (c *compiler) expr(sc *scope, e syntax.Expr) nid {
-	if !c.step(syntax.Start(e)) {
+	// step, but that where e starts is found only when it is told.
+	if c.steps++; c.fatal != 0 || c.exhausted() {
+		c.step(syntax.Start(e))
 		return c.fatal
 	}
 	switch e := e.(type) {

@@ -14,6 +14,8 @@ import (
 //	plan    each node becomes steps, tests that one instruction can do
 //	order   steps in an order in which all jumps go forward
 //	emit    the instructions
+//
+// Its compiler keeps it, for the memory of its slices and maps.
 type lowering struct {
 	*compiler
 	steps   []step
@@ -21,8 +23,11 @@ type lowering struct {
 	rets    []int32 // by leaf: likewise
 	unit    *rule.Unit
 	emitted []uint32 // pc by step
+	at      []int    // by step: its place, counted from the end
 	queue   []int32  // steps in order, last first
 	ordered []bool
+	code    []rule.Insn // the instructions, backwards
+	lines   []rule.Pos
 	consts  map[[2]rule.Const]uint32
 	tables  map[tableKey]uint32
 	err     *Error
@@ -44,15 +49,14 @@ type tableKey struct {
 
 // lower makes the unit of the trees of all classes.
 func lower(c *compiler, roots [frame.NumClasses]nid, at syntax.Position) (*rule.Unit, error) {
-	l := &lowering{
-		compiler: c, planned: make([]int32, len(c.nodes)), rets: make([]int32, len(c.leaves)),
-		consts: make(map[[2]rule.Const]uint32), steps: make([]step, 0, 64), unit: &rule.Unit{Files: c.files, Whys: c.whys},
-	}
+	l := c.lowering
+	l.reset(c)
+	defer l.forget()
 	var entries [frame.NumClasses]int32
 	for class := frame.ClassNone + 1; class < frame.NumClasses; class++ {
 		entries[class] = l.plan(roots[class])
 	}
-	l.ordered = make([]bool, len(l.steps))
+	l.ordered = zeroed(l.ordered, len(l.steps))
 	for class := frame.NumClasses - 1; class > frame.ClassNone; class-- {
 		l.order(entries[class])
 	}
@@ -69,6 +73,41 @@ func lower(c *compiler, roots [frame.NumClasses]nid, at syntax.Position) (*rule.
 	}
 	l.prune()
 	return l.unit, nil
+}
+
+// reset readies l for the trees of c.
+func (l *lowering) reset(c *compiler) {
+	l.compiler, l.err = c, nil
+	l.unit = &rule.Unit{Files: c.files, Whys: c.whys}
+	l.planned = zeroed(l.planned, len(c.nodes))
+	l.rets = zeroed(l.rets, len(c.leaves))
+	l.steps, l.queue, l.code, l.lines = l.steps[:0], l.queue[:0], l.code[:0], l.lines[:0]
+}
+
+// forget leaves nothing but memory that the next use can do with.
+func (l *lowering) forget() {
+	if len(l.steps) > 1<<12 {
+		*l = *newLowering()
+		return
+	}
+	l.compiler, l.unit = nil, nil
+	clear(l.steps)
+	clear(l.consts)
+	clear(l.tables)
+}
+
+func newLowering() *lowering {
+	return &lowering{consts: make(map[[2]rule.Const]uint32), tables: make(map[tableKey]uint32)}
+}
+
+// zeroed is n zeros, in the memory of s if they fit.
+func zeroed[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n, n+n/2)
+	}
+	s = s[:n]
+	clear(s)
+	return s
 }
 
 // plan is the first step of a node.
@@ -217,18 +256,14 @@ func (l *lowering) order(s int32) {
 // emit writes the instructions, last first, so that the target of a jump is
 // known when the jump is written; then it turns them round.
 func (l *lowering) emit() {
-	l.emitted = make([]uint32, len(l.steps))
-	code := make([]rule.Insn, 0, 2*len(l.steps)) // backwards
-	lines := make([]rule.Pos, 0, 2*len(l.steps))
+	l.emitted, l.at = zeroed(l.emitted, len(l.steps)), zeroed(l.at, len(l.steps))
 	put := func(in rule.Insn, pos rule.Pos) {
-		code = append(code, in)
-		lines = append(lines, pos)
+		l.code = append(l.code, in)
+		l.lines = append(l.lines, pos)
 	}
-	// at is the place, counted from the end, of each emitted step.
-	at := make([]int, len(l.steps))
 	next := int32(-1) // the step that begins right behind
 	jump := func(s int32) uint16 {
-		off := len(code) - at[s]
+		off := len(l.code) - l.at[s]
 		if off > math.MaxUint16 {
 			l.err = tooFar()
 		}
@@ -259,16 +294,16 @@ func (l *lowering) emit() {
 				put(p.load[i], p.pos)
 			}
 		}
-		at[s] = len(code)
+		l.at[s] = len(l.code)
 		next = s
 	}
-	n := len(code)
+	n := len(l.code)
 	l.unit.Insns, l.unit.Lines = make([]rule.Insn, n), make([]rule.Pos, n)
-	for i, in := range code {
-		l.unit.Insns[n-1-i], l.unit.Lines[n-1-i] = in, lines[i]
+	for i, in := range l.code {
+		l.unit.Insns[n-1-i], l.unit.Lines[n-1-i] = in, l.lines[i]
 	}
 	for s := range l.steps {
-		l.emitted[s] = uint32(n - at[s])
+		l.emitted[s] = uint32(n - l.at[s])
 	}
 }
 

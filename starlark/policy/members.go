@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
 
 	"sekimori/nicshadow/frame"
 	"sekimori/starlark/value"
@@ -58,7 +59,12 @@ func collect(kind frame.Kind, y starlark.Value) (set, error) {
 			}
 		}
 		return makeSet(spans), nil
-	case starlark.String, starlark.Bytes:
+	case starlark.String:
+		if _, err := netip.ParsePrefix(string(y)); err == nil {
+			return nil, fmt.Errorf("%s in a string: write net(%s)", kindName(kind), y)
+		}
+		return nil, fmt.Errorf("%s in a string", kindName(kind))
+	case starlark.Bytes:
 		return nil, fmt.Errorf("%s in a %s", kindName(kind), y.Type())
 	case starlark.Iterable: // a range
 		if n := starlark.Len(y); n > 1<<16 && y.Type() == "range" {

@@ -256,9 +256,6 @@ func (l *lowering) table(id sid, kind rule.TableKind) uint32 {
 	}
 	i := uint32(len(l.unit.Tables))
 	l.unit.Tables = append(l.unit.Tables, t)
-	if l.tables == nil {
-		l.tables = make(map[tableKey]uint32)
-	}
 	l.tables[k] = i
 	return i
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -74,20 +75,40 @@ func (p *Policy) has(q pred) bool { return p.present>>q&1 != 0 }
 func (s *Sources) makePolicy(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	p := &Policy{sources: s, mode: "enforce"}
 	p.place(thread)
+	var errs []error
 	for _, a := range args {
-		if err := p.positional(a); err != nil {
-			return nil, err
-		}
+		errs = append(errs, p.positional(a))
 	}
 	for _, kv := range kwargs {
-		if err := p.keyword(string(kv[0].(starlark.String)), kv[1]); err != nil {
-			return nil, err
-		}
+		errs = append(errs, atArgument(p.keyword(string(kv[0].(starlark.String)), kv[1]), string(kv[0].(starlark.String))))
 	}
-	if err := p.judgesSomething(); err != nil {
+	err := errors.Join(errs...)
+	if err == nil {
+		err = p.judgesSomething()
+	}
+	if later, ok := thread.Local(laterKey).(*[]error); ok && err != nil {
+		*later = append(*later, err)
+		return p, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+const laterKey = "sekimori/policy.later"
+
+// Later has policy() note its mistakes in errs and go on, so that those behind
+// them are found too. Whoever evaluates the thread must look at errs in the
+// end: a policy with a mistake must never judge.
+func Later(thread *starlark.Thread, errs *[]error) { thread.SetLocal(laterKey, errs) }
+
+// atArgument notes the argument that a mistake of a policy() call is in.
+func atArgument(err error, name string) error {
+	if e, ok := err.(*Error); ok && e.Name == "policy" {
+		e.Arg = name
+	}
+	return err
 }
 
 // judgesSomething refuses transport predicates that no frame gets to, because
