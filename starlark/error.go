@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sort"
 	"strings"
 
 	"go.starlark.net/resolve"
@@ -98,7 +99,22 @@ func (s *Session) Explain(err error) error {
 	if len(out) == 1 {
 		return out[0]
 	}
+	inOrder(out)
 	return errors.Join(out...)
+}
+
+// inOrder sorts the errors of one file by where they are.
+func inOrder(errs []error) {
+	at := func(i int) syntax.Position { return errs[i].(*Error).Pos }
+	for i := range errs {
+		if at(i).Line == 0 || at(i).Filename() != at(0).Filename() {
+			return
+		}
+	}
+	sort.SliceStable(errs, func(i, j int) bool {
+		a, b := at(i), at(j)
+		return a.Line < b.Line || a.Line == b.Line && a.Col < b.Col
+	})
 }
 
 func (s *Session) explain(err error) []*Error {
@@ -106,7 +122,7 @@ func (s *Session) explain(err error) []*Error {
 	case *Error:
 		return []*Error{e}
 	case syntax.Error:
-		return []*Error{{Pos: e.Pos, Msg: "syntax: " + e.Msg, Hint: syntaxHint(e.Msg), err: err}}
+		return []*Error{s.syntaxError(e)}
 	case resolve.ErrorList:
 		var out []*Error
 		for _, r := range e {
@@ -120,7 +136,8 @@ func (s *Session) explain(err error) []*Error {
 		if e.Name != "" {
 			msg = e.Name + ": " + msg
 		}
-		return []*Error{{Pos: e.Pos, Msg: msg, Hint: e.Hint, err: err}}
+		pos, _ := s.argument(e.Pos, e.Arg)
+		return []*Error{{Pos: pos, Msg: msg, Hint: e.Hint, err: err}}
 	case *args.Error:
 		return []*Error{{Pos: e.Pos, Msg: e.Msg, Hint: e.Hint, err: err}}
 	}

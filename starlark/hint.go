@@ -3,9 +3,11 @@ package starlark
 import (
 	"fmt"
 	"strings"
+	"unicode"
 
 	"go.starlark.net/resolve"
 	"go.starlark.net/starlark"
+	"go.starlark.net/syntax"
 
 	"sekimori/starlark/value"
 )
@@ -56,9 +58,53 @@ func resolveHint(msg string) string {
 	return ""
 }
 
-// syntaxHint explains syntax that other languages have.
-func syntaxHint(msg string) string {
+// syntaxError is what is wrong with a file's syntax, at the end of a line rather
+// than before the next one, with a hint where one is known.
+func (s *Session) syntaxError(e syntax.Error) *Error {
+	out := &Error{Pos: e.Pos, Msg: "syntax: " + e.Msg, err: e}
+	lines := []string{}
+	if text, ok := s.Text(e.Pos.Filename()); ok {
+		lines = strings.Split(string(text), "\n")
+	}
+	line := func(n int32) string {
+		if n < 1 || int(n) > len(lines) {
+			return ""
+		}
+		return strings.TrimRight(lines[n-1], " \t\r")
+	}
+	if strings.HasPrefix(e.Msg, "got newline") && e.Pos.Col == 1 && e.Pos.Line > 1 {
+		out.Pos.Line--
+		out.Pos.Col = int32(len([]rune(line(out.Pos.Line)))) + 1
+	}
+	if at := line(out.Pos.Line); strings.HasPrefix(e.Msg, "got identifier") && int(out.Pos.Col) <= len(at)+1 {
+		// The scanner is behind the word, the reader looks for it.
+		word := strings.TrimRightFunc(at[:out.Pos.Col-1], func(r rune) bool { return r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) })
+		out.Pos.Col = int32(len(word)) + 1
+	}
+	out.Hint = syntaxHint(e.Msg, line(out.Pos.Line), line(out.Pos.Line-1), int(out.Pos.Col))
+	return out
+}
+
+// syntaxHint explains syntax that other languages have, and what is often
+// forgotten. before is the line before the one that is wrong, col is counted from 1.
+func syntaxHint(msg, line, before string, col int) string {
+	first, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+	begins := strings.TrimSpace(line[:min(max(col-1, 0), len(line))]) == ""
 	switch {
+	case begins && strings.Contains(msg, "want ','") && strings.TrimSpace(before) != "" && !strings.HasSuffix(before, ","):
+		return "a comma is missing at the end of the line before"
+	case msg == "got newline, want ':'":
+		return "a colon ends this line"
+	case strings.Contains(msg, "got indent"):
+		return "the line is indented deeper than the one before it"
+	case strings.Contains(msg, "got '|'") && strings.Contains(line, "||"), strings.Contains(msg, "got '&'") && strings.Contains(line, "&&"), strings.Contains(msg, "unexpected input character '!'"):
+		return "the words are: and, or, not"
+	case strings.Contains(msg, "got '='") && !begins && (first == "return" || first == "if" || first == "elif"):
+		return "equal is written =="
+	case strings.Contains(msg, "got string literal") && strings.ContainsAny(line, "fF"):
+		return `there are no f-strings: write "%s" % x, or "{}".format(x)`
+	case (first == "fun" || first == "func" || first == "function") && strings.Contains(msg, "got identifier"):
+		return "a function begins with def"
 	case strings.Contains(msg, "got '**'"):
 		return "the language has no power operator: write 1 << n, or x * x"
 	case strings.Contains(msg, "got import"):

@@ -13,6 +13,7 @@ import (
 
 	"sekimori/starlark/args"
 	"sekimori/starlark/config"
+	"sekimori/starlark/policy"
 	"sekimori/starlark/std"
 	"sekimori/starlark/value"
 )
@@ -56,8 +57,14 @@ func (s *Session) exec(from *starlark.Thread, key string) (starlark.StringDict, 
 		if err != nil {
 			return nil, err
 		}
-		return s.module(th, next)
+		globals, err := s.module(th, next)
+		if gone := (*Error)(nil); errors.As(err, &gone) && gone.Pos.Line == 0 && next == name {
+			// The load statement names it already.
+			gone.Msg = strings.TrimPrefix(gone.Msg, s.shown(next)+": ")
+		}
+		return globals, err
 	}
+	policy.Later(th, &s.later)
 	if s.collect != nil {
 		config.Attach(th, s.collect(shown))
 	}

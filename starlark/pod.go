@@ -72,10 +72,14 @@ func Load(ctx context.Context, path string, opts Options) (*Pod, error) {
 	defer s.Close()
 	col = s.Collector(PodName(path))
 	globals, err := s.Exec(ctx, name)
+	pod := &Pod{Name: col.Pod, Path: path, Containers: col.Containers, Uplink: col.Uplink, Params: col.Params, session: s}
+	if err != nil && ctx.Err() == nil {
+		// What was described until then may hold more mistakes: one run finds all.
+		return nil, s.Explain(errors.Join(pod.compile(nil), err))
+	}
 	if err != nil {
 		return nil, err
 	}
-	pod := &Pod{Name: col.Pod, Path: path, Containers: col.Containers, Uplink: col.Uplink, Params: col.Params, session: s}
 	if err := s.Explain(errors.Join(col.UnknownParams(), col.Finish(), pod.compile(globals))); err != nil {
 		return nil, err
 	}

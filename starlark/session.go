@@ -57,6 +57,7 @@ type Session struct {
 	// collect makes the collector for a module of the given file name.
 	collect func(filename string) *config.Collector
 	modules map[string]*module
+	later   []error // mistakes in policy() calls, for Exec to report
 
 	// mu guards the fields below: callbacks read texts, the watch stops threads.
 	mu      sync.Mutex
@@ -126,8 +127,9 @@ func (s *Session) Exec(ctx context.Context, name string) (starlark.StringDict, e
 	if !strings.HasPrefix(name, stdPrefix) {
 		name = path.Clean(name)
 	}
+	s.later = nil
 	globals, err := s.module(nil, name)
-	if err != nil {
+	if err = errors.Join(append(s.later, err)...); err != nil {
 		if ctx.Err() != nil {
 			err = errors.Join(s.Explain(err), context.Cause(ctx))
 			return nil, err

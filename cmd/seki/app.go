@@ -127,7 +127,7 @@ func (a *app) stateDir() string {
 func args(least, most int, want string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, got []string) error {
 		if len(got) < least || most >= 0 && len(got) > most {
-			return usage("%s: want %s, have %d arguments\n    %s", cmd.Name(), want, len(got), cmd.UseLine())
+			return usage("%s: want %s, have %s\n    %s", cmd.Name(), want, count(len(got), "argument"), cmd.UseLine())
 		}
 		return nil
 	}

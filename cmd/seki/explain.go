@@ -20,7 +20,7 @@ func (a *app) explainCommand() *cobra.Command {
 		Long: `Explain judges each frame of a capture (pcap or pcapng, also gzipped) by the
 policy of one container, and prints its fields, the tests on the way and the
 line that decided. It needs no root and sends nothing.`,
-		Example: "  seki explain examples/arp_guard.star -c mallory --pcap drops.pcapng --frame 3",
+		Example: "  seki explain examples/arp_guard.star -c mallory --pcap testdata/pcap/arpspoof.pcap --frame 3",
 		Args:    args(1, 1, "one FILE"),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

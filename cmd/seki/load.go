@@ -38,6 +38,8 @@ func (a *app) load(ctx context.Context, path string, s source) (*starlark.Pod, e
 		return nil, usage("%s: %s", path, cause(err))
 	} else if st.IsDir() {
 		return nil, usage("%s: is a directory, want a .star file", path)
+	} else if !st.Mode().IsRegular() {
+		return nil, usage("%s: not a regular file", path)
 	}
 	pod, err := starlark.Load(ctx, path, starlark.Options{
 		Params: params,

@@ -60,7 +60,7 @@ func (a *app) printContainer(c *starlark.Container) error {
 	if oci.Process != nil {
 		t.row("  command", strings.Join(oci.Process.Args, " "))
 	}
-	root := string(c.Spec.Root.Kind) + " " + c.Spec.Root.Path
+	root := strings.TrimSpace(string(c.Spec.Root.Kind) + " " + c.Spec.Root.Path)
 	if c.Spec.Root.Overlay {
 		root += ", private writable layer over it"
 	} else if oci.Root != nil && oci.Root.Readonly {

@@ -32,10 +32,11 @@ func (a *app) runCommand() *cobra.Command {
 		Use:   "run FILE",
 		Short: "run the containers of a .star file",
 		Long: `Run starts the containers of the file and waits for them. Its exit code is that
-of the container; of several, that of the first that failed.
+of the container; of several, that of the first that failed by itself.
 
-The first Ctrl-C stops the pod, the second kills it.`,
-		Example: "  seki run --set replicas=5 --policy-mode audit --pcap drops.pcapng web.star",
+The first Ctrl-C stops the pod, the second kills it; closing the terminal stops
+it, too.`,
+		Example: "  seki run --set workers=5 --policy-mode audit --pcap drops.pcapng examples/two_tenants.star",
 		Args:    args(1, 1, "one FILE"),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.runPod(cmd.Context(), args[0], o) }

@@ -25,6 +25,9 @@ type Type struct {
 
 // Want is the error for a value of the wrong type.
 func Want(name string, v starlark.Value) error {
+	if fn, ok := v.(starlark.Callable); ok && strings.Contains(name, "()") {
+		return Hinted("call it: write "+fn.Name()+"()", "want %s, got the function %s itself", name, fn.Name())
+	}
 	return fmt.Errorf("want %s, got %s", name, describe(v))
 }
 
@@ -162,11 +165,14 @@ func ListOf[T any](elem Type) Type {
 // OneOrMore is elem, or a list or tuple of elem; converted to []T.
 func OneOrMore[T any](elem Type) Type {
 	return Type{Name: elem.Name + ", or a list of such", Convert: func(v starlark.Value) (any, error) {
-		seq, ok := Sequence(v)
-		if !ok {
-			seq = []starlark.Value{v}
+		if seq, ok := Sequence(v); ok {
+			return convertAll[T](elem, seq)
 		}
-		return convertAll[T](elem, seq)
+		conv, err := elem.Convert(v)
+		if err != nil {
+			return nil, err
+		}
+		return []T{conv.(T)}, nil
 	}}
 }
 

@@ -46,7 +46,7 @@ func TestFailuresFail(t *testing.T) {
 		"test_unknown_method":          `t has no .dorps field or method \(did you mean .drops\?\)`,
 		"test_unknown_argument":        `t.drops: unknown argument "lin" \(did you mean "line"\?\)`,
 		"test_wrong_types":             `t.drops: policy: want a policy or a container, got string "policy"`,
-		"test_no_frame":                `t.drops: frame: element 0: want a frame, got bytes`,
+		"test_no_frame":                `t.drops: frame: want a frame, got bytes`,
 		"test_second_of_two":           `arp\(dst_ip = 10.0.0.9\): got drop, want forward`,
 		"test_in_a_helper":             `got drop, want forward`,
 		"test_no_card_of_that_version": `the sender has no address of the IP version`,
