@@ -128,7 +128,7 @@ func (c *Container) stepCreate(ctx context.Context) error {
 }
 
 func (c *Container) runtimeConfig() RuntimeConfig {
-	return RuntimeConfig{ID: c.pod.cfg.Name + "/" + c.name, Spec: c.cfg.Spec, IDBase: c.idBase, Log: c.pod.log}
+	return RuntimeConfig{ID: c.pod.cfg.Name + "/" + c.name, Place: c.pod.place, Spec: c.cfg.Spec, IDBase: c.idBase, Log: c.pod.log}
 }
 
 // stepAttach gives it its network card, with the policy in force.

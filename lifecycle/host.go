@@ -20,7 +20,7 @@ func Host() Runtime { return host{} }
 type host struct{}
 
 func hostConfig(c RuntimeConfig) linux.Config {
-	return linux.Config{ID: c.ID, Spec: c.Spec, Stdio: c.Stdio, IDBase: c.IDBase, Log: c.Log}
+	return linux.Config{ID: c.ID, Place: c.Place, Spec: c.Spec, Stdio: c.Stdio, IDBase: c.IDBase, Log: c.Log}
 }
 
 func (host) Plan(c RuntimeConfig) (json.RawMessage, error) {

@@ -163,6 +163,32 @@ func TestKilledSupervisor(t *testing.T) {
 	}
 }
 
+// TestNameElsewhere: the clean-up after a killed supervisor leaves alone a pod
+// of the same name in another state directory, which runs meanwhile.
+func TestNameElsewhere(t *testing.T) {
+	cfg := hostPod(t, busybox(t, "a", "sleep", "1000"))
+	s := startSupervisor(t, cfg)
+	s.until(t, "started")
+	elsewhere := *cfg
+	elsewhere.Root = filepath.Join(t.TempDir(), "elsewhere")
+	p, err := lifecycle.Start(t.Context(), elsewhere)
+	if err != nil {
+		t.Fatalf("Start() beside a pod of that name in another directory = %v", err)
+	}
+	s.Process.Kill()
+	s.Wait()
+	if removed, err := lifecycle.CleanUp(t.Context(), lifecycle.CleanUpConfig{Root: cfg.Root}); len(removed) != 1 || err != nil {
+		t.Errorf("CleanUp() = %q, %v; want the dead pod removed", removed, err)
+	}
+	if pid := p.Container("a").Pid(); pid == 0 || !processLives(pid) {
+		t.Error("the pod elsewhere was killed")
+	}
+	if err := p.Stop(t.Context(), time.Second); err != nil {
+		t.Error(err)
+	}
+	p.Wait()
+}
+
 // TestKilledWhileStarting kills supervisors at some moment of their start.
 func TestKilledWhileStarting(t *testing.T) {
 	cfg := hostPod(t, busybox(t, "a", "sleep", "1000"), busybox(t, "b", "sleep", "1000"))

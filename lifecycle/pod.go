@@ -23,6 +23,7 @@ type Pod struct {
 	log        *slog.Logger
 	runtime    Runtime
 	dir        *store.Pod
+	place      string // of the state directory: see store.Place
 	journal    *journal
 	control    *server
 	containers []*Container // in the order of the file

@@ -28,6 +28,7 @@ type Runtime interface {
 // A RuntimeConfig is what a [Runtime] needs to know of a container.
 type RuntimeConfig struct {
 	ID     string       // POD/CONTAINER
+	Place  string       // where the pod's name is taken: in another place, another pod may have it
 	Spec   *bundle.Spec // never written to
 	Stdio  [3]*os.File  // the caller's; nil is /dev/null
 	IDBase uint32       // host user and group id of the container's id 0; 65536 of them are its own

@@ -17,6 +17,9 @@ import (
 type Config struct {
 	// ID is POD/CONTAINER; each part matches [a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}.
 	ID string
+	// Place tells apart containers of one ID, where several state directories
+	// have one each. It may be empty.
+	Place string
 	// Spec is read by Create only, and never written to.
 	Spec *bundle.Spec
 	// Stdio are the workload's descriptors 0 to 2; nil is /dev/null. They stay
@@ -102,12 +105,19 @@ func (c *Config) mappings() (uids, gids []specs.LinuxIDMapping) {
 
 // cgroupPath is the container's place below the root of each hierarchy. By
 // default it is one directory: each level above it would be one more group to
-// make and to remove in every v1 hierarchy, 1.5 ms of a start in all.
+// make and to remove in every v1 hierarchy, 1.5 ms of a start in all. Its name
+// has the place in it: who cleans up after a dead supervisor kills what is in
+// the recorded directory, and that must not be a living pod of the same name
+// from another state directory.
 func (c *Config) cgroupPath() string {
 	p := c.linux().CgroupsPath
 	switch {
 	case p == "":
-		return "/seki+" + strings.ReplaceAll(c.ID, "/", "+") // a + is in no name
+		p = "/seki+" + strings.ReplaceAll(c.ID, "/", "+") // a + is in no name
+		if c.Place != "" {
+			p += "+" + c.Place
+		}
+		return p
 	case strings.HasPrefix(p, "/"):
 		return path.Clean(p)
 	default:

@@ -71,7 +71,7 @@ func TestHolderKilled(t *testing.T) {
 	// Its ids stay taken: processes may still run under them.
 	other := state("other", 1)
 	defer claim(t, s, other).Remove()
-	if other.Containers[0].IDBase == 1879048192 {
+	if e, err := s.Lookup("held"); err != nil || other.Containers[0].IDBase == e.State.Containers[0].IDBase {
 		t.Error("a new pod got the ids of a dead one")
 	}
 	p, st, err := s.Adopt("held")
@@ -178,5 +178,25 @@ func TestConcurrent(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(filepath.Join(path, "pods")); len(left) != 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// TestPlaces: state directories that know nothing of each other give out other
+// ids, and names for what the host has once.
+func TestPlaces(t *testing.T) {
+	places, ids := map[string]bool{}, map[uint32]bool{}
+	for range 8 {
+		s := open(t)
+		place, err := s.Place()
+		if err != nil || place == "" {
+			t.Fatalf("Place() = %q, %v", place, err)
+		}
+		st := state("web", 1)
+		defer claim(t, s, st).Remove()
+		places[place], ids[st.Containers[0].IDBase] = true, true
+	}
+	// By chance two of eight may begin at one of the 4094 ranges, hardly four.
+	if len(places) != 8 || len(ids) < 6 {
+		t.Errorf("8 state directories have %d names and %d ranges of ids", len(places), len(ids))
 	}
 }

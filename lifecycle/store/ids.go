@@ -1,16 +1,18 @@
 package store
 
-import "fmt"
+import (
+	"fmt"
+	"hash/crc32"
+)
 
 // The host ids that containers are given: of the 32-bit ids, the stretch that
 // neither distributions' /etc/subuid (from 100000) nor systemd-nspawn (524288 to
 // 1878982656) hands out, ending below systemd's foreign ids (2147352576). Source:
 // systemd, docs/UIDS-GIDS.md.
 const (
-	firstID   = 0x7000_0000 // 1879048192
-	IDRange   = 1 << 16     // ids of one container
-	idRanges  = 4094        // the last ends at 2147352575
-	lastRange = firstID + (idRanges-1)*IDRange
+	firstID  = 0x7000_0000 // 1879048192
+	IDRange  = 1 << 16     // ids of one container
+	idRanges = 4094        // the last ends at 2147352575
 )
 
 // allocate gives each container of st a range of its own. Every pod on disk
@@ -32,16 +34,30 @@ func (s *Store) allocate(st *State) error {
 			}
 		}
 	}
-	next := uint32(firstID)
+	first, err := s.firstRange()
+	if err != nil {
+		return err
+	}
+	n := uint32(0) // ranges looked at
 	for i := range st.Containers {
-		for used[next] && next <= lastRange {
-			next += IDRange
+		for ; ; n++ {
+			if n == idRanges {
+				return fmt.Errorf("pod %q: all %d ranges of host ids are in use", st.Name, idRanges)
+			}
+			if base := firstID + (first+n)%idRanges*IDRange; !used[base] {
+				st.Containers[i].IDBase = base
+				n++
+				break
+			}
 		}
-		if next > lastRange {
-			return fmt.Errorf("pod %q: all %d ranges of host ids are in use", st.Name, idRanges)
-		}
-		st.Containers[i].IDBase = next
-		next += IDRange
 	}
 	return nil
+}
+
+// firstRange is where the search for a free range begins: in another place for
+// each state directory, for none knows what the others have given. Containers
+// that share ids share the host's limits of a user.
+func (s *Store) firstRange() (uint32, error) {
+	place, err := s.Place()
+	return crc32.ChecksumIEEE([]byte(place)) % idRanges, err
 }

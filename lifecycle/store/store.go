@@ -93,6 +93,17 @@ func checkOwner(dir *os.File) error {
 	return nil
 }
 
+// Place tells the state directory from every other one that the host has, under
+// whatever path it is seen. Names that the host has once, such as those of
+// cgroups, contain it: two directories may hold pods of one name.
+func (s *Store) Place() (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(s.dir.Fd()), &st); err != nil {
+		return "", fmt.Errorf("state directory %s: %w", s.path, err)
+	}
+	return fmt.Sprintf("%x-%x", st.Dev, st.Ino), nil
+}
+
 // Path is the absolute path of the state directory.
 func (s *Store) Path() string { return s.path }
 
