@@ -19,7 +19,19 @@ type StepError struct {
 
 // Error names the container and the step.
 func (e *StepError) Error() string {
-	return fmt.Sprintf("container %q: %s: %v", e.Container, e.Step, e.Err)
+	return fmt.Sprintf("container %q: %s: %s", e.Container, e.Step, saidOnce(e.Err, e.Step+" container "))
+}
+
+// saidOnce is err without the beginning "VERB container ID: " of a runtime's
+// error, where the container has been named already.
+func saidOnce(err error, verb string) string {
+	text := err.Error()
+	if rest, ok := strings.CutPrefix(text, verb); ok {
+		if _, why, ok := strings.Cut(rest, ": "); ok {
+			return why
+		}
+	}
+	return text
 }
 
 // Unwrap returns the cause.

@@ -392,6 +392,9 @@ func TestMissingProgram(t *testing.T) {
 		if !errors.As(err, &step) || step.Step != "execute nonesuch" || !errors.Is(err, syscall.ENOENT) {
 			t.Errorf("reaper %v: got %v", reaper, err)
 		}
+		if want := "in the PATH of the container"; !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("reaper %v: %q; want it to end in %q", reaper, err, want)
+		}
 		s = spec(t, "/etc/passwd")
 		s.Reaper = reaper
 		if err := fails(t, s); !errors.Is(err, syscall.EACCES) {

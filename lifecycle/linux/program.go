@@ -230,7 +230,7 @@ func (s *script) seccomp(p *program) {
 // execve appends the execution of the program, looked up in the PATH of its own
 // environment, in the container, as execvp(3) does.
 func (s *script) execve(p *program, ctl hostFD) error {
-	s.step("execute %s", p.args[0])
+	s.step(executeStep+"%s", p.args[0])
 	if p.starter >= 0 {
 		return s.execStarter(p, p.starter, ctl)
 	}

@@ -81,8 +81,18 @@ func (e *StepError) Error() string {
 	if e.Err == 0 {
 		return e.Step + ": process was killed"
 	}
-	return e.Step + ": " + e.Err.Error()
+	text := e.Step + ": " + e.Err.Error()
+	if program, ok := strings.CutPrefix(e.Step, executeStep); ok && e.Err == unix.ENOENT {
+		if strings.Contains(program, "/") {
+			return text + " (the program, or the interpreter that it names)"
+		}
+		return text + " in the PATH of the container"
+	}
+	return text
 }
+
+// executeStep begins the name of the step that executes a program.
+const executeStep = "execute "
 
 // Unwrap returns the errno, for errors.Is.
 func (e *StepError) Unwrap() error {
