@@ -37,12 +37,12 @@ func inode(ns *os.File) uint64 {
 }
 
 // addUplink gives the switch a port to the host.
-func (n *network) addUplink(pod string, u *bundle.Uplink) error {
+func (n *network) addUplink(pod, table string, u *bundle.Uplink) error {
 	mac, err := frame.ParseMAC(u.MAC)
 	if err != nil {
 		return fmt.Errorf("uplink: %w", err)
 	}
-	dev, err := uplink.Open(uplink.Config{Pod: pod, Name: uplinkName(pod), MAC: mac, Addrs: u.Addrs, Masquerade: u.Masquerade})
+	dev, err := uplink.Open(uplink.Config{Table: table, Name: uplinkName(pod), MAC: mac, Addrs: u.Addrs, Masquerade: u.Masquerade})
 	if err != nil {
 		return err
 	}
@@ -65,9 +65,14 @@ func uplinkName(pod string) string {
 }
 
 // cleanUpNetwork removes what the data path of a killed supervisor left.
-func cleanUpNetwork(_ context.Context, pod string, record json.RawMessage) error {
+// Its record is the name of the table.
+func cleanUpNetwork(_ context.Context, _ string, record json.RawMessage) error {
 	if len(record) == 0 {
 		return nil
 	}
-	return uplink.RemoveTable(nil, pod)
+	var table string
+	if err := json.Unmarshal(record, &table); err != nil {
+		return fmt.Errorf("record of the network: %w", err)
+	}
+	return uplink.RemoveTable(nil, table)
 }

@@ -129,10 +129,10 @@ func (w *wire) network(p *starlark.Pod) (_ *network, _ json.RawMessage, err erro
 	if p.Uplink == nil {
 		return n, nil, nil
 	}
-	// Made with the first card: by then the pod has its name, and the table of
-	// another pod of that name is not touched.
-	n.uplink = func() error { return n.addUplink(p.Name, p.Uplink) }
-	record, err := json.Marshal(uplink.TableName(p.Name))
+	// Made with the first card: by then the pod has its name.
+	table := uplink.NewTable(p.Name)
+	n.uplink = func() error { return n.addUplink(p.Name, table, p.Uplink) }
+	record, err := json.Marshal(table)
 	return n, record, err
 }
 

@@ -6,8 +6,9 @@
 // # What it changes on the host, and when that ends
 //
 //   - The interface: gone when the uplink is closed or its process ends.
-//   - With Masquerade, an nftables table of its own, named after the pod:
-//     removed by Close; what a killed supervisor left, [RemoveTable] removes.
+//   - With Masquerade, an nftables table of its own, named after the pod and
+//     unlike any other: removed by Close; what a killed supervisor left,
+//     [RemoveTable] removes.
 //   - With Masquerade, net.ipv4.ip_forward is set to 1 if it is not. It is not
 //     set back: by then others may rely on it. IPv6 forwarding is never touched,
 //     because it makes a host ignore router advertisements and so may take its

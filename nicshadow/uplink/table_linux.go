@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"crypto/rand"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,12 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TableName is the name of a pod's nftables table, of family inet.
-func TableName(pod string) string { return "seki-" + pod }
+// NewTable is a name for a pod's nftables table, of family inet, that no other
+// table has: who cleans up after a killed supervisor must not remove the table
+// of a living pod of the same name, from another state directory.
+func NewTable(pod string) string {
+	var b [4]byte
+	rand.Read(b[:]) // never fails (crypto/rand, Go 1.24)
+	return fmt.Sprintf("seki-%s-%x", pod, b)
+}
 
-// RemoveTable removes a pod's table from the network namespace netns (nil: the
-// caller's), if it is there.
-func RemoveTable(netns *os.File, pod string) error {
+// RemoveTable removes the table of that name from the network namespace netns
+// (nil: the caller's), if it is there.
+func RemoveTable(netns *os.File, name string) error {
 	c, err := connect(netns)
 	if err != nil {
 		return err
@@ -26,7 +33,7 @@ func RemoveTable(netns *os.File, pod string) error {
 		return fmt.Errorf("list nftables tables: %w", err)
 	}
 	for _, t := range tables {
-		if t.Name != TableName(pod) {
+		if t.Name != name {
 			continue
 		}
 		c.DelTable(t)
@@ -39,22 +46,18 @@ func RemoveTable(netns *os.File, pod string) error {
 
 // addTable adds the table, whole or not at all:
 //
-//	table inet seki-POD {
+//	table inet seki-POD-1b2c3d4e {
 //	  chain postrouting {
 //	    type nat hook postrouting priority srcnat;
 //	    ip saddr 10.0.0.0/24 oifname != "seki0" masquerade
 //	  }
 //	}
 func addTable(cfg Config) error {
-	// What a dead supervisor of this pod left would add up.
-	if err := RemoveTable(cfg.NetNS, cfg.Pod); err != nil {
-		return err
-	}
 	c, err := connect(cfg.NetNS)
 	if err != nil {
 		return err
 	}
-	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: TableName(cfg.Pod)})
+	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: cfg.Table})
 	chain := c.AddChain(&nftables.Chain{
 		Name: "postrouting", Table: t, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,

@@ -14,8 +14,8 @@ import (
 
 // A Config says what the uplink is like on the host.
 type Config struct {
-	// Pod names the nftables table.
-	Pod string
+	// Table is the name of the nftables table: see [NewTable].
+	Table string
 	// Name is the interface's name on the host; at most 15 bytes.
 	Name string
 	// MAC is the address of the host's end.
@@ -42,8 +42,8 @@ type Uplink struct {
 // Open makes the interface, and the rest that cfg asks for. On an error
 // nothing is left behind.
 func Open(cfg Config) (*Uplink, error) {
-	if cfg.Masquerade && !podName(cfg.Pod) {
-		return nil, fmt.Errorf("uplink: pod name %q", cfg.Pod)
+	if cfg.Masquerade && !tableName(cfg.Table) {
+		return nil, fmt.Errorf("uplink: table name %q", cfg.Table)
 	}
 	d, err := tap.Open(cfg.NetNS, tap.Config{Name: cfg.Name, MAC: cfg.MAC, MTU: cfg.MTU, Addrs: cfg.Addrs, KeepIPv6: true})
 	if err != nil {
@@ -66,7 +66,7 @@ func (u *Uplink) Close() error { return u.close() }
 func (u *Uplink) remove() error {
 	var err error
 	if u.cfg.Masquerade {
-		err = RemoveTable(u.cfg.NetNS, u.cfg.Pod)
+		err = RemoveTable(u.cfg.NetNS, u.cfg.Table)
 	}
 	return errors.Join(err, u.Device.Close())
 }
@@ -103,7 +103,8 @@ func forwarding(addrs []netip.Prefix) error {
 	return nil
 }
 
-// podName reports whether s may name a table.
-func podName(s string) bool {
-	return s != "" && len(s) <= 63 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == ""
+// tableName reports whether s may name a table: a pod's name with a little
+// around it.
+func tableName(s string) bool {
+	return s != "" && len(s) <= 63+16 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == ""
 }

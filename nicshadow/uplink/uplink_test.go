@@ -30,7 +30,7 @@ func run(t testing.TB, ns *os.File, args ...string) string {
 
 func config(ns *os.File) uplink.Config {
 	return uplink.Config{
-		Pod: "web", Name: "seki0", MAC: frame.MAC{2, 0, 0, 0, 0, 0xfe}, NetNS: ns,
+		Table: "seki-web", Name: "seki0", MAC: frame.MAC{2, 0, 0, 0, 0, 0xfe}, NetNS: ns,
 		Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.254/24")}, Masquerade: true,
 	}
 }
@@ -44,9 +44,6 @@ func TestOpenClose(t *testing.T) {
 		return run(t, ns, "ip", "-o", "addr") + run(t, ns, "ip", "-o", "link") + run(t, ns, "nft", "list", "ruleset")
 	}
 	before := state()
-	// What a killed supervisor of the same pod left, and what another pod has.
-	run(t, ns, "nft", "add", "table", "inet", "seki-web")
-	run(t, ns, "nft", "add", "chain", "inet", "seki-web", "old")
 	u, err := uplink.Open(config(ns))
 	if err != nil {
 		t.Fatal(err)
@@ -78,6 +75,14 @@ func TestOpenClose(t *testing.T) {
 	}
 }
 
+// TestNewTable: two pods of one name, from two state directories, have two
+// tables.
+func TestNewTable(t *testing.T) {
+	if a, b := uplink.NewTable("web"), uplink.NewTable("web"); a == b || !strings.HasPrefix(a, "seki-web-") {
+		t.Errorf("NewTable(web) = %q, then %q", a, b)
+	}
+}
+
 // TestRemoveTable removes one pod's table and no other.
 func TestRemoveTable(t *testing.T) {
 	ns := taptest.NetNS(t)
@@ -85,7 +90,7 @@ func TestRemoveTable(t *testing.T) {
 	run(t, ns, "nft", "add", "table", "inet", "seki-web2")
 	run(t, ns, "nft", "add", "table", "ip", "seki-web")
 	for range 2 { // the second time there is nothing to remove
-		if err := uplink.RemoveTable(ns, "web"); err != nil {
+		if err := uplink.RemoveTable(ns, "seki-web"); err != nil {
 			t.Errorf("RemoveTable = %v", err)
 		}
 	}
@@ -96,14 +101,14 @@ func TestRemoveTable(t *testing.T) {
 
 func TestOpenErrors(t *testing.T) {
 	taptest.TUN(t)
-	pod := func(c *uplink.Config) { c.Pod = "a b" }
+	table := func(c *uplink.Config) { c.Table = "a b" }
 	name := func(c *uplink.Config) { c.Name = "sixteen-bytes-xx" }
 	six := func(c *uplink.Config) { c.Addrs = append(c.Addrs, netip.MustParsePrefix("fd00::fe/64")) }
 	for what, tt := range map[string]struct {
 		edit func(*uplink.Config)
 		want string
 	}{
-		"pod name":                {pod, `uplink: pod name "a b"`},
+		"table name":              {table, `uplink: table name "a b"`},
 		"interface name":          {name, `uplink: tap: interface name "sixteen-bytes-xx"`},
 		"IPv6 without forwarding": {six, "set net.ipv6.conf.all.forwarding to 1"},
 	} {
