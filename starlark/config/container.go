@@ -54,7 +54,7 @@ func containerParams() []args.Param {
 		{Name: "resources", Type: args.Of[*resourcesValue]("resources()"), Default: "resources()", Doc: "limits kept by the cgroup"},
 		{Name: "rlimits", Type: args.ListOf[*rlimitValue](args.Of[*rlimitValue]("a rlimit()")), Default: `[rlimit("nofile", 1024, 4096)]`, Doc: "limits of setrlimit(2)"},
 		{Name: "capabilities", Type: args.ListOf[string](args.String), Default: "DEFAULT_CAPABILITIES", Doc: `all the capabilities the workload keeps, with or without "CAP_"; the default has no NET_RAW`},
-		{Name: "seccomp", Type: args.OneOf("default", "unconfined"), Default: `"default"`, Doc: "which system calls are allowed"},
+		{Name: "seccomp", Type: args.OneOf("default", "unconfined"), Default: `"default"`, Doc: "which system calls are allowed; tcpdump, which maps packet rings, needs \"unconfined\""},
 		{Name: "no_new_privileges", Type: args.Bool, Default: "True", Doc: "no program gains privileges by being executed (PR_SET_NO_NEW_PRIVS)"},
 		{Name: "readonly_paths", Type: args.ListOf[string](args.String), Default: "DEFAULT_READONLY_PATHS", Doc: "paths inside that are made read-only"},
 		{Name: "masked_paths", Type: args.ListOf[string](args.String), Default: "DEFAULT_MASKED_PATHS", Doc: "paths inside that are made unreadable"},
