@@ -130,7 +130,7 @@ func TestCallbackErrors(t *testing.T) {
 		{"exec string", `ctx.exec("ls")`, "args: want a list", nil},
 		{"exec nothing", `ctx.exec([])`, "no command", nil},
 		{"signal", `ctx.kill("HUPP")`, `unknown signal "HUPP" (did you mean "HUP"?)`, nil},
-		{"attribute", `ctx.polcy.mode("audit")`, "ctx has no .polcy field or method (did you mean .policy?)", nil},
+		{"attribute", `(ctx).polcy.mode("audit")`, "ctx has no .polcy field or method (did you mean .policy?)", nil},
 		{"container", `container(name = "b")`, "container: may only be called while a file is loaded", nil},
 		{"uplink", `uplink("10.0.0.1/24")`, "uplink: may only be called while a file is loaded", nil},
 		{"param", `param("a", 1)`, "param: may only be called while a file is loaded", nil},

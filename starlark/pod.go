@@ -152,7 +152,8 @@ func (s *Session) hostDir(filename string) (string, bool) {
 }
 
 // compile compiles the policy of each container for its card, and policies
-// that are global names, which callbacks load later.
+// that are global names, which callbacks load later. What callbacks ask of
+// their ctx is looked at, too.
 func (p *Pod) compile(globals starlark.StringDict) error {
 	var errs []error
 	for _, c := range p.Containers {
@@ -173,7 +174,7 @@ func (p *Pod) compile(globals starlark.StringDict) error {
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, p.misspelt()...)...)
 }
 
 // anyCard stands for a card of unknown addresses. It has both IP versions, so

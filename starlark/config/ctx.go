@@ -63,6 +63,9 @@ func (c *ctxValue) Hash() (uint32, error) { return 0, fmt.Errorf("unhashable typ
 
 var ctxAttrs = []string{"event", "exec", "exit_status", "kill", "log", "name", "pid", "pod", "policy"}
 
+// ContextAttributes are the attributes of the ctx that callbacks get, sorted.
+func ContextAttributes() []string { return slices.Clone(ctxAttrs) }
+
 // AttrNames are what dir(ctx) lists, and where "did you mean" looks.
 func (c *ctxValue) AttrNames() []string { return ctxAttrs }
 
