@@ -25,7 +25,7 @@ func newUplink(t testing.TB, sw *nicshadow.Switch, masquerade bool) (host *card)
 	taptest.TUN(t)
 	host = &card{ns: taptest.NetNS(t)}
 	u, err := uplink.Open(uplink.Config{
-		Pod: "test", Name: "seki0", MAC: macOf(254), NetNS: host.ns, Masquerade: masquerade,
+		Table: "seki-test", Name: "seki0", MAC: macOf(254), NetNS: host.ns, Masquerade: masquerade,
 		Addrs: []netip.Prefix{netip.MustParsePrefix(hostAddr + "/24")},
 	})
 	if err != nil {
