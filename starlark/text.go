@@ -16,6 +16,19 @@ func (s *Session) Text(filename string) ([]byte, bool) {
 	return data, ok
 }
 
+// Know takes over the texts of a pod's files, so that Line finds the lines that
+// decided in its policies.
+func (s *Session) Know(p *Pod) {
+	for _, name := range p.Files() {
+		text, _ := p.Text(name)
+		s.mu.Lock()
+		if _, known := s.texts[name]; !known {
+			s.texts[name] = text
+		}
+		s.mu.Unlock()
+	}
+}
+
 // Line is one line of an evaluated file, without surrounding space.
 func (s *Session) Line(filename string, line int) string {
 	data, _ := s.Text(filename)

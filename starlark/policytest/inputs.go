@@ -14,7 +14,7 @@ import (
 )
 
 // inputBuiltins are what tests read: recordings and pods.
-func inputBuiltins(ctx context.Context, root string) []*args.Builtin {
+func inputBuiltins(ctx context.Context, root string, loaded func(*starlark.Pod)) []*args.Builtin {
 	return []*args.Builtin{{
 		Name: "pcap",
 		Doc:  "The frames of a recording, pcap or pcapng, packed by gzip or not, as a list.",
@@ -44,12 +44,12 @@ func inputBuiltins(ctx context.Context, root string) []*args.Builtin {
 		Positional: 1,
 		Result:     "struct with name and containers",
 		Call: func(c *args.Call) (gostarlark.Value, error) {
-			return loadPod(ctx, c, root)
+			return loadPod(ctx, c, root, loaded)
 		},
 	}}
 }
 
-func loadPod(ctx context.Context, c *args.Call, root string) (gostarlark.Value, error) {
+func loadPod(ctx context.Context, c *args.Call, root string, loaded func(*starlark.Pod)) (gostarlark.Value, error) {
 	given := args.Get[string](c, "path")
 	path := filepath.Join(filepath.Dir(c.Pos.Filename()), given)
 	if rel, err := filepath.Rel(root, path); filepath.IsAbs(given) || err != nil || !filepath.IsLocal(rel) {
@@ -63,6 +63,7 @@ func loadPod(ctx context.Context, c *args.Call, root string) (gostarlark.Value, 
 	if err != nil {
 		return nil, err
 	}
+	loaded(p)
 	d := gostarlark.NewDict(len(p.Containers))
 	for _, ctr := range p.Containers {
 		if err := d.SetKey(gostarlark.String(ctr.Spec.Name), ctr.Value()); err != nil {
@@ -78,7 +79,7 @@ func loadPod(ctx context.Context, c *args.Call, root string) (gostarlark.Value, 
 // Builtins is the table of what test files have besides every file's names:
 // inputs and frame builders.
 func Builtins() []*args.Builtin {
-	return append(inputBuiltins(context.Background(), "."), frames.Builtins()...)
+	return append(inputBuiltins(context.Background(), ".", func(*starlark.Pod) {}), frames.Builtins()...)
 }
 
 // indent puts text under a line of a report.

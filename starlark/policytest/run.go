@@ -154,11 +154,11 @@ func loadFile(ctx context.Context, path string, opts Options) (*starlark.Session
 		return nil, nil, &starlark.Error{Msg: fmt.Sprintf("%s: outside the module root %s", path, root)}
 	}
 	var printed []string
+	var s *starlark.Session
 	sopts := starlark.Options{
-		ModuleRoot: root, MaxSteps: opts.MaxSteps, Predeclared: predeclared(ctx, root),
+		ModuleRoot: root, MaxSteps: opts.MaxSteps, Predeclared: predeclared(ctx, root, func(p *starlark.Pod) { s.Know(p) }),
 		Print: func(msg string) { printed = append(printed, msg) },
 	}
-	var s *starlark.Session
 	s, err = starlark.NewSession(sopts, func(filename string) *config.Collector {
 		return s.Collector(starlark.PodName(path))
 	})
@@ -170,9 +170,10 @@ func loadFile(ctx context.Context, path string, opts Options) (*starlark.Session
 }
 
 // predeclared are the names that test files have besides those of every file.
-func predeclared(ctx context.Context, root string) gostarlark.StringDict {
+// Pods that a test loads are given to loaded.
+func predeclared(ctx context.Context, root string, loaded func(*starlark.Pod)) gostarlark.StringDict {
 	names := frames.Predeclared()
-	for _, b := range inputBuiltins(ctx, root) {
+	for _, b := range inputBuiltins(ctx, root, loaded) {
 		names[b.Name] = b.Value()
 	}
 	return names
