@@ -4,8 +4,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -425,5 +428,66 @@ func TestNoAbstractSockets(t *testing.T) {
 	}
 	if strings.Contains(string(data), "@seki") {
 		t.Error("an abstract socket")
+	}
+}
+
+// TestSessionKeyring: who possesses a keyring reads it, whatever his user. The
+// supervisor's, which may be a login's with its tickets, is not the container's,
+// even without a system call filter.
+func TestSessionKeyring(t *testing.T) {
+	_, err := os.Stat("/usr/bin/python3")
+	require(t, "python3", err == nil)
+	key := os.Getenv("SEKI_TEST_KEY")
+	if key == "" { // in a process of its own, all threads of which have the keyring
+		runtime.LockOSThread() // for ever: the keyring is the thread's, which ends with the test
+		if _, err := unix.KeyctlJoinSessionKeyring("sekitest"); err != nil {
+			t.Skipf("no keyrings: %v", err)
+		}
+		n, err := unix.AddKey("user", "sekitest", []byte("secret"), unix.KEY_SPEC_SESSION_KEYRING)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0], "-test.run=^TestSessionKeyring$")
+		cmd.Env = append(os.Environ(), fmt.Sprint("SEKI_TEST_KEY=", n))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	script := fmt.Sprintf("python3 -c 'import ctypes; print(ctypes.CDLL(None).syscall(%d, %d, %s, None, 0, 0))'", unix.SYS_KEYCTL, unix.KEYCTL_READ, key)
+	s := sh(t, "read go; "+script)
+	s.Root = bundle.RootFS{Kind: bundle.RootHost, Overlay: true}
+	s.OCI.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	out, end, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	c, err := linux.Create(t.Context(), linux.Config{ID: "test/" + id(t), Spec: s, Stdio: [3]*os.File{r, end, end}, IDBase: idBase})
+	end.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &box{c, out}
+	defer b.Destroy()
+	if err := errors.Join(b.Prepare(t.Context()), b.Start(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if got := output(t, b, linux.ExecConfig{Args: []string{"sh", "-c", script}}); got != "-1\n" {
+		t.Errorf("a process beside the first reads %q of the key", got)
+	}
+	w.WriteString("\n")
+	w.Close()
+	got, err := io.ReadAll(out)
+	if err != nil || string(got) != "-1\n" {
+		t.Errorf("the first process reads %q of the key, %v", got, err)
+	}
+	if _, err := b.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }

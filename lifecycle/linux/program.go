@@ -102,6 +102,11 @@ func (s *script) become(p *program, ctl hostFD) error {
 	s.step("set umask")
 	s.call(unix.SYS_UMASK, p.umask)
 	s.chdir(p.cwd)
+	s.step("leave the session keyring")
+	// Whoever possesses a keyring may read what is in it, whatever the user, and
+	// a supervisor that was started from a login has the login's.
+	s.call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
+	s.ignore(unix.ENOSYS) // a kernel without keyrings
 	s.step("drop bounding capabilities")
 	s.dropBounding(p.caps)
 	s.defaultSignals()
