@@ -11,9 +11,19 @@ import (
 const oomPoll = time.Second
 
 // An oomTeller is an Instance that can say when a process may have been killed
-// for want of memory. The channel is closed at the end of ctx or the container.
+// for want of memory, and how many were, without its other figures. The channel
+// is closed at the end of ctx or the container.
 type oomTeller interface {
 	OOMEvents(ctx context.Context) (<-chan struct{}, error)
+	OOMKills() (uint64, error)
+}
+
+func oomKills(inst Instance) (uint64, error) {
+	if t, ok := inst.(oomTeller); ok {
+		return t.OOMKills()
+	}
+	st, err := inst.Stats()
+	return st.OOMKills, err
 }
 
 // watchOOM looks out for out-of-memory kills. The function it returns ends that,
@@ -68,13 +78,13 @@ func (c *Container) limited() bool {
 
 // checkOOM reports the kills since it was last called.
 func (c *Container) checkOOM(inst Instance) {
-	st, err := inst.Stats()
+	kills, err := oomKills(inst)
 	if err != nil {
 		return // the cgroup is gone, or was never there
 	}
 	c.mu.Lock()
-	n := st.OOMKills - c.oomSeen
-	c.oomSeen = st.OOMKills
+	n := kills - c.oomSeen
+	c.oomSeen = kills
 	c.mu.Unlock()
 	if n == 0 {
 		return

@@ -331,7 +331,7 @@ func (c *cgroup) killDirs() []string {
 
 // readPids reads the processes of a group, and of groups below it.
 func readPids(dir string) ([]int, error) {
-	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	data, err := readFile(filepath.Join(dir, "cgroup.procs"))
 	if err != nil {
 		return nil, err
 	}

@@ -206,7 +206,7 @@ func (c *Container) Destroy() error {
 // startTime reads field 22 of /proc/PID/stat: when the process was made, in
 // clock ticks since boot. Together with the id it names a process for ever.
 func startTime(pid int) (uint64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	data, err := readFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -206,6 +207,32 @@ func writeFile(name, data string) error {
 		return &os.PathError{Op: "write " + strconv.Quote(strings.TrimSpace(data)), Path: name, Err: err}
 	}
 	return nil
+}
+
+// readFile reads a file of procfs or a cgroup. The runtime would hand it to its
+// poller, as one that may have to be waited for: six calls more, and a thread
+// that is woken to hear that it need not.
+func readFile(name string) ([]byte, error) {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	data := make([]byte, 0, 512)
+	for {
+		n, err := unix.Read(fd, data[len(data):cap(data)])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return nil, &os.PathError{Op: "read", Path: name, Err: err}
+		case n == 0:
+			return data, nil
+		}
+		if data = data[:len(data)+n]; len(data) == cap(data) {
+			data = slices.Grow(data, len(data))
+		}
+	}
 }
 
 // A control is the socket over which a child is led through its script.

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,10 +40,11 @@ func (c *Container) Record() Record {
 	return r
 }
 
-func bootID() string {
-	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+// bootID tells this run of the kernel from all others.
+var bootID = sync.OnceValue(func() string {
+	b, _ := readFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(b))
-}
+})
 
 // Reap removes what a dead supervisor left of a container: its processes, which
 // the kernel has normally killed already, and its cgroups. It is idempotent,

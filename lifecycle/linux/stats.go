@@ -33,22 +33,24 @@ func (c *Container) Stats() (Stats, error) {
 	return s, nil
 }
 
-func (c *cgroup) stats() (Stats, error) {
+func (c *cgroup) stats() (s Stats, err error) {
+	var r reader
 	if unified() {
-		return c.statsV2()
+		s = c.statsV2(&r)
+	} else {
+		s = c.statsV1(&r)
 	}
-	return c.statsV1()
+	s.OOMKills = c.oomKills(&r)
+	return s, r.err
 }
 
-func (c *cgroup) statsV1() (s Stats, err error) {
-	var r reader
+func (c *cgroup) statsV1(r *reader) (s Stats) {
 	if d, ok := c.dirs["memory"]; ok {
 		s.MemoryBytes = r.number(d, "memory.usage_in_bytes")
 		s.MemoryPeak = r.number(d, "memory.max_usage_in_bytes")
 		if s.MemoryLimit = r.number(d, "memory.limit_in_bytes"); s.MemoryLimit >= math.MaxInt64&^0xffff {
 			s.MemoryLimit = 0 // the kernel's way of saying none
 		}
-		s.OOMKills = r.field(d, "memory.oom_control", "oom_kill")
 	}
 	if d, ok := c.dirs["cpuacct"]; ok {
 		s.CPUNanos = r.number(d, "cpuacct.usage")
@@ -56,19 +58,27 @@ func (c *cgroup) statsV1() (s Stats, err error) {
 	if d, ok := c.dirs["pids"]; ok {
 		s.Pids = r.number(d, "pids.current")
 	}
-	return s, r.err
+	return s
 }
 
-func (c *cgroup) statsV2() (s Stats, err error) {
-	var r reader
+func (c *cgroup) statsV2(r *reader) (s Stats) {
 	d := c.dirs[""]
 	s.MemoryBytes = r.number(d, "memory.current")
 	s.MemoryPeak = r.number(d, "memory.peak")
 	s.MemoryLimit = r.number(d, "memory.max")
-	s.OOMKills = r.field(d, "memory.events", "oom_kill")
 	s.CPUNanos = r.field(d, "cpu.stat", "usage_usec") * 1000
 	s.Pids = r.number(d, "pids.current")
-	return s, r.err
+	return s
+}
+
+func (c *cgroup) oomKills(r *reader) uint64 {
+	if unified() {
+		return r.field(c.dirs[""], "memory.events", "oom_kill")
+	}
+	if d, ok := c.dirs["memory"]; ok {
+		return r.field(d, "memory.oom_control", "oom_kill")
+	}
+	return 0
 }
 
 // reader reads small files and keeps the first error. A file that is missing is
@@ -76,7 +86,7 @@ func (c *cgroup) statsV2() (s Stats, err error) {
 type reader struct{ err error }
 
 func (r *reader) read(dir, name string) string {
-	b, err := os.ReadFile(filepath.Join(dir, name))
+	b, err := readFile(filepath.Join(dir, name))
 	if err != nil && !errors.Is(err, os.ErrNotExist) && r.err == nil {
 		r.err = err
 	}
@@ -103,8 +113,12 @@ func (r *reader) field(dir, name, key string) uint64 {
 // OOMKills is how many of the container's processes the kernel has killed for
 // want of memory.
 func (c *Container) OOMKills() (uint64, error) {
-	s, err := c.Stats()
-	return s.OOMKills, err
+	var r reader
+	n := c.cgroup.oomKills(&r)
+	if r.err != nil {
+		return 0, fmt.Errorf("out-of-memory kills of container %s: %w", c.id, r.err)
+	}
+	return n, nil
 }
 
 // OOMEvents returns a channel that receives after the container has run out of

@@ -44,7 +44,7 @@ func root() Feature {
 }
 
 func userNamespaces() Feature {
-	max, err := os.ReadFile("/proc/sys/user/max_user_namespaces")
+	max, err := readFile("/proc/sys/user/max_user_namespaces")
 	n := strings.TrimSpace(string(max))
 	if err == nil && n == "0" {
 		err = errors.New("user.max_user_namespaces is 0")
@@ -104,7 +104,7 @@ func probeIDMap() error {
 }
 
 func fileSystem(name string, required bool) Feature {
-	data, err := os.ReadFile("/proc/filesystems")
+	data, err := readFile("/proc/filesystems")
 	if err == nil && !strings.Contains(string(data), "\t"+name+"\n") {
 		err = errors.New("not in /proc/filesystems")
 	}
@@ -141,7 +141,7 @@ func seccomp() Feature {
 // cgroups says which version limits containers, and with what.
 func cgroups() Feature {
 	if unified() {
-		data, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
+		data, err := readFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
 		return feature("cgroups", true, err, "v2: "+strings.TrimSpace(string(data)))
 	}
 	var err error

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"math/big"
+	"sync"
 
 	"sekimori/nicshadow/frame"
 	"sekimori/starlark/value"
@@ -376,12 +377,16 @@ func (c *compiler) typeOf(l nid) string {
 // pick and cut are x[i] and x[a:b:c] as Starlark itself has them.
 var pick, cut = helper(`lambda x, i: x[i]`), helper(`lambda x, a, b, c: x[a:b:c]`)
 
-func helper(src string) starlark.Value {
-	v, err := starlark.EvalOptions(Options, new(starlark.Thread), "seki", src, nil)
-	if err != nil {
-		panic(err) // a bug: the text is ours, above
-	}
-	return v
+// helper is made when it is first used, which few policies do.
+func helper(src string) func() starlark.Value {
+	return sync.OnceValue(func() starlark.Value {
+		v, err := starlark.EvalOptions(Options, new(starlark.Thread), "seki", src, nil)
+		if err != nil {
+			panic(err) // a bug: the text is ours, above
+		}
+		v.Freeze()
+		return v
+	})
 }
 
 // index is x[y].
@@ -391,7 +396,7 @@ func (c *compiler) index(a, b nid, p syntax.Position) nid {
 	case x.kind == leafAbsent || y.kind == leafAbsent:
 		return c.touch(p)
 	case x.kind == leafConst && y.kind == leafConst:
-		return c.call(pick, starlark.Tuple{x.v, y.v}, nil, p)
+		return c.call(pick(), starlark.Tuple{x.v, y.v}, nil, p)
 	case x.kind == leafSeq && y.kind == leafConst:
 		return c.element(x.seq, y.v, p)
 	case x.kind == leafConst:
@@ -444,7 +449,7 @@ func (c *compiler) slice(sc *scope, e *syntax.SliceExpr) nid {
 		}
 		args[i] = v
 	}
-	return c.call(cut, args, nil, e.Lbrack)
+	return c.call(cut(), args, nil, e.Lbrack)
 }
 
 // dict is a dict display, of constants.
