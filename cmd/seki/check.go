@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"sekimori/starlark/policytest"
 )
 
 func (a *app) checkCommand() *cobra.Command {
@@ -13,7 +15,8 @@ func (a *app) checkCommand() *cobra.Command {
 		Use:   "check FILE...",
 		Short: "say what is wrong with .star files",
 		Long: `Check evaluates each file and compiles its policies. It runs nothing and looks
-at nothing but the files. Its exit code is 2 if one of them is wrong.`,
+at nothing but the files; tests are only evaluated. Its exit code is 2 if one of
+them is wrong.`,
 		Example: "  seki check examples/*.star",
 		Args:    args(1, -1, "at least one FILE"),
 	}
@@ -35,6 +38,14 @@ at nothing but the files. Its exit code is 2 if one of them is wrong.`,
 }
 
 func (a *app) check(cmd *cobra.Command, path string, src source) error {
+	if strings.HasSuffix(path, policytest.Suffix) {
+		tests, err := policytest.Check(cmd.Context(), path)
+		if err != nil {
+			return &codeError{exitUsage, err}
+		}
+		_, err = fmt.Fprintf(a.stdout, "%s: ok: %s\n", path, count(tests, "test"))
+		return err
+	}
 	pod, err := a.load(cmd.Context(), path, src)
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ func (a *app) testCommand() *cobra.Command {
 below the directories named (the current one if none is). It needs no root, no
 network and no containers: frames are judged by the very bytes that would be in
 force. Its exit code is 3 if a test failed, 2 if a file could not be loaded.`,
-		Example: "  seki test -v --run arp examples",
+		Example: "  seki test -v --run attack examples",
 	}
 	cmd.RunE = func(cmd *cobra.Command, paths []string) error {
 		if format != "text" && format != "json" {

@@ -61,6 +61,16 @@ func Run(ctx context.Context, paths []string, opts Options) (*Report, error) {
 	return report, nil
 }
 
+// Check evaluates the test file at path and returns how many tests it has,
+// without running them.
+func Check(ctx context.Context, path string) (tests int, err error) {
+	_, globals, err := loadFile(ctx, path, Options{})
+	if err != nil {
+		return 0, err
+	}
+	return len(testNames(globals, nil)), nil
+}
+
 // discover lists the test files of paths, each once.
 func discover(paths []string) ([]string, error) {
 	var out []string
