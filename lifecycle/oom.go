@@ -83,8 +83,8 @@ func (c *Container) checkOOM(inst Instance) {
 		return // the cgroup is gone, or was never there
 	}
 	c.mu.Lock()
-	n := kills - c.oomSeen
-	c.oomSeen = kills
+	n := kills - min(kills, c.oomSeen) // a group that is being removed counts from 0 again
+	c.oomSeen = max(kills, c.oomSeen)
 	c.mu.Unlock()
 	if n == 0 {
 		return
