@@ -135,9 +135,9 @@ func (f *FileReport) writeText(b *bufio.Writer, verbose bool) {
 	case len(f.Tests) == 0:
 		fmt.Fprintf(b, "none  %s: no test_ function selected\n", f.Path)
 	case failed == 0:
-		fmt.Fprintf(b, "ok    %s: %d tests\n", f.Path, len(f.Tests))
+		fmt.Fprintf(b, "ok    %s: %s\n", f.Path, count(len(f.Tests)))
 	default:
-		fmt.Fprintf(b, "FAIL  %s: %d of %d tests\n", f.Path, failed, len(f.Tests))
+		fmt.Fprintf(b, "FAIL  %s: %d of %s\n", f.Path, failed, count(len(f.Tests)))
 	}
 }
 
@@ -237,4 +237,12 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(out)
+}
+
+// count is `1 test`, `2 tests`.
+func count(n int) string {
+	if n == 1 {
+		return "1 test"
+	}
+	return fmt.Sprintf("%d tests", n)
 }
