@@ -1,6 +1,10 @@
 package starlark
 
-import "go.starlark.net/syntax"
+import (
+	"go.starlark.net/syntax"
+
+	"sekimori/starlark/policy"
+)
 
 // measureFile puts the measured operations of budget.go in the place of
 // operators and methods, all over the file. Positions stay those of the source.
@@ -109,9 +113,6 @@ func rewrite(e syntax.Expr) syntax.Expr {
 			name := &syntax.Literal{Token: syntax.STRING, TokenPos: e.NamePos, Raw: `"` + e.Name.Name + `"`, Value: e.Name.Name}
 			return call(".", e.Dot, e.X, name)
 		}
-	case *syntax.CallExpr:
-		e.Fn = rewrite(e.Fn)
-		rewriteExprs(e.Args)
 	case *syntax.Comprehension:
 		e.Body = rewrite(e.Body)
 		for _, c := range e.Clauses {
@@ -123,34 +124,8 @@ func rewrite(e syntax.Expr) syntax.Expr {
 				c.Cond = rewrite(c.Cond)
 			}
 		}
-	case *syntax.CondExpr:
-		e.Cond, e.True, e.False = rewrite(e.Cond), rewrite(e.True), rewrite(e.False)
-	case *syntax.DictEntry:
-		e.Key, e.Value = rewrite(e.Key), rewrite(e.Value)
-	case *syntax.DictExpr:
-		rewriteExprs(e.List)
-	case *syntax.IndexExpr:
-		e.X, e.Y = rewrite(e.X), rewrite(e.Y)
-	case *syntax.LambdaExpr:
-		rewriteExprs(e.Params)
-		e.Body = rewrite(e.Body)
-	case *syntax.ListExpr:
-		rewriteExprs(e.List)
-	case *syntax.ParenExpr:
-		e.X = rewrite(e.X)
-	case *syntax.SliceExpr:
-		e.X = rewrite(e.X)
-		for _, p := range []*syntax.Expr{&e.Lo, &e.Hi, &e.Step} {
-			if *p != nil {
-				*p = rewrite(*p)
-			}
-		}
-	case *syntax.TupleExpr:
-		rewriteExprs(e.List)
-	case *syntax.UnaryExpr:
-		if e.X != nil { // nil: the bare * of a parameter list
-			e.X = rewrite(e.X)
-		}
+	default:
+		policy.MapChildren(e, rewrite)
 	}
 	return e
 }

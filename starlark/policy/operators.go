@@ -126,46 +126,10 @@ func replaceAll(xs []syntax.Expr) {
 
 // replace returns e with the operators in it replaced; nil is nil.
 func replace(e syntax.Expr) syntax.Expr {
-	switch e := e.(type) {
-	case *syntax.BinaryExpr:
-		return replaceBinary(e)
-	case *syntax.CallExpr:
-		e.Fn = replace(e.Fn)
-		replaceAll(e.Args)
-	case *syntax.Comprehension:
-		e.Body = replace(e.Body)
-		for _, c := range e.Clauses {
-			switch c := c.(type) {
-			case *syntax.ForClause:
-				c.Vars, c.X = replace(c.Vars), replace(c.X)
-			case *syntax.IfClause:
-				c.Cond = replace(c.Cond)
-			}
-		}
-	case *syntax.CondExpr:
-		e.Cond, e.True, e.False = replace(e.Cond), replace(e.True), replace(e.False)
-	case *syntax.DictEntry:
-		e.Key, e.Value = replace(e.Key), replace(e.Value)
-	case *syntax.DictExpr:
-		replaceAll(e.List)
-	case *syntax.DotExpr:
-		e.X = replace(e.X)
-	case *syntax.IndexExpr:
-		e.X, e.Y = replace(e.X), replace(e.Y)
-	case *syntax.LambdaExpr:
-		replaceAll(e.Params)
-		e.Body = replace(e.Body)
-	case *syntax.ListExpr:
-		replaceAll(e.List)
-	case *syntax.ParenExpr:
-		e.X = replace(e.X)
-	case *syntax.SliceExpr:
-		e.X, e.Lo, e.Hi, e.Step = replace(e.X), replace(e.Lo), replace(e.Hi), replace(e.Step)
-	case *syntax.TupleExpr:
-		replaceAll(e.List)
-	case *syntax.UnaryExpr:
-		e.X = replace(e.X)
+	if b, ok := e.(*syntax.BinaryExpr); ok {
+		return replaceBinary(b)
 	}
+	MapChildren(e, replace)
 	return e
 }
 
