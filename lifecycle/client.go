@@ -176,24 +176,20 @@ func (c *Client) Exec(ctx context.Context, container string, e ExecConfig) (*Rem
 	req := &request{Verb: ctlExec, Container: container, Exec: &execRequest{
 		Args: e.Args, Env: e.Env, Cwd: e.Cwd, User: e.User, Terminal: e.Terminal,
 	}}
-	w, r, stop, err := c.call(ctx, req, files[:]...)
+	w, _, stop, err := c.call(ctx, req, files[:]...)
 	if err != nil {
 		return nil, err
 	}
-	return &RemoteProcess{wire: w, pid: r.Pid, stop: stop}, nil
+	return &RemoteProcess{wire: w, stop: stop}, nil
 }
 
 // A RemoteProcess is a process started by [Client.Exec]. If the connection
 // breaks, the supervisor kills it.
 type RemoteProcess struct {
 	wire *wire
-	pid  int
 	stop func() bool
 	mu   sync.Mutex // mu is held while a message is written
 }
-
-// Pid in the host's pid namespace.
-func (p *RemoteProcess) Pid() int { return p.pid }
 
 // Wait returns the exit status. It is called once.
 func (p *RemoteProcess) Wait() (ExitStatus, error) {

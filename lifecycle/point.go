@@ -45,9 +45,6 @@ func SignalPoint(sig unix.Signal) Point {
 // became ready. A run that would overlap its predecessor is left out.
 func EveryPoint(d time.Duration) Point { return Point(everyPrefix + d.String()) }
 
-// AfterPoint is reached once, d after the container became ready.
-func AfterPoint(d time.Duration) Point { return Point(afterPrefix + d.String()) }
-
 // minEvery bounds how often a timer may fire: a shorter period would keep a
 // processor busy with hooks.
 const minEvery = 10 * time.Millisecond

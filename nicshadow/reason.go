@@ -85,14 +85,3 @@ func (m Mode) String() string {
 	}
 	return "enforce"
 }
-
-// ParseMode is the mode of that name.
-func ParseMode(s string) (Mode, bool) {
-	switch s {
-	case "enforce":
-		return Enforce, true
-	case "audit":
-		return Audit, true
-	}
-	return Enforce, false
-}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -21,16 +22,9 @@ assembler takes it, each instruction with the line of the file it comes from.`,
 		Args:    args(1, 1, "one FILE"),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		pod, err := a.load(cmd.Context(), args[0], src)
+		_, c, err := a.judged(cmd.Context(), args[0], src, name)
 		if err != nil {
 			return err
-		}
-		c, err := container(pod, name)
-		if err != nil {
-			return err
-		}
-		if c.Program == nil {
-			return noProgram(c)
 		}
 		_, err = fmt.Fprint(a.stdout, rule.Disassemble(c.Program))
 		return err
@@ -40,7 +34,19 @@ assembler takes it, each instruction with the line of the file it comes from.`,
 	return cmd
 }
 
-// noProgram is the error where a container has no program to show.
-func noProgram(c *starlark.Container) error {
-	return fmt.Errorf("container %q: has no policy or no card: nothing passes", c.Spec.Name)
+// judged loads a file and finds the container of that name, which must have a
+// program.
+func (a *app) judged(ctx context.Context, file string, src source, name string) (*starlark.Pod, *starlark.Container, error) {
+	pod, err := a.load(ctx, file, src)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := container(pod, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.Program == nil {
+		return nil, nil, fmt.Errorf("container %q: has no policy or no card: nothing passes", c.Spec.Name)
+	}
+	return pod, c, nil
 }

@@ -30,16 +30,9 @@ line that decided. It needs no root and sends nothing.`,
 		if pcap == "" {
 			return usage("explain: want --pcap CAPTURE: the frames to explain")
 		}
-		pod, err := a.load(cmd.Context(), args[0], src)
+		pod, c, err := a.judged(cmd.Context(), args[0], src, name)
 		if err != nil {
 			return err
-		}
-		c, err := container(pod, name)
-		if err != nil {
-			return err
-		}
-		if c.Program == nil {
-			return noProgram(c)
 		}
 		frames, err := replay.Open(pcap)
 		if err != nil && !errors.Is(err, replay.ErrCut) {

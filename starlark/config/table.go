@@ -10,9 +10,7 @@ import (
 	"sekimori/starlark/args"
 )
 
-// Builtins is the table of the builtins of this package, sorted by name.
-func Builtins() []*args.Builtin { return slices.Clone(table()) }
-
+// table is the builtins of this package, sorted by name.
 var table = sync.OnceValue(func() []*args.Builtin {
 	all := slices.Concat(containerBuiltins(), nicBuiltins(), mountBuiltins(), resourceBuiltins(),
 		readyBuiltins(), callbackBuiltins(), paramBuiltins())

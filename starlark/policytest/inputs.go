@@ -76,12 +76,6 @@ func loadPod(ctx context.Context, c *args.Call, root string, loaded func(*starla
 	}), nil
 }
 
-// Builtins is the table of what test files have besides every file's names:
-// inputs and frame builders.
-func Builtins() []*args.Builtin {
-	return append(inputBuiltins(context.Background(), ".", func(*starlark.Pod) {}), frames.Builtins()...)
-}
-
 // indent puts text under a line of a report.
 func indent(text, by string) string {
 	return by + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n"+by)

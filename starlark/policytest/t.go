@@ -68,9 +68,7 @@ func (t *test) Attr(name string) (gostarlark.Value, error) {
 
 var methodNames = []string{"drops", "equal", "fail", "forwards", "name", "nic"}
 
-// Methods is the table of what t can do.
-func Methods() []*args.Builtin { return methods(&test{report: &TestReport{}}) }
-
+// methods is the table of what t can do.
 func methods(t *test) []*args.Builtin {
 	target := args.Param{Name: "policy", Type: typeTarget, Required: true, Doc: "a policy, judged for the test's card, or a container with its own card and policy"}
 	sent := args.Param{Name: "frame", Type: args.OneOrMore[*frames.Frame](args.Of[*frames.Frame]("a frame")), Required: true, Doc: "a frame, or a list of frames of which each is judged"}
