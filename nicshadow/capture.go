@@ -190,6 +190,9 @@ func comment(f *captured, b []byte) string {
 	if p := r.Position(); p != "" {
 		s += " at " + p
 	}
+	if r.Cause != "" {
+		s += ": " + r.Cause
+	}
 	return s + ": " + brief.Frame(&f.judgement.Key, b, f.length)
 }
 

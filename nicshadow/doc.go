@@ -2,10 +2,14 @@
 // container sends, finds the program of its sender, judges, and only then
 // moves the frame on.
 //
-// A [Table] says which program judges whom. A [Switch] reads frames from
-// ports, one goroutine a port, and forwards what the table lets pass along a
-// fixed table of addresses. A [DropLog] and a [Capture] tell what did not pass,
-// and why. The devices come in as values (packages tap and uplink).
+// A [Table] says which program judges whom. A [Switch] takes frames from ports
+// and forwards what the table lets pass along a fixed table of addresses. A card
+// of the host is read, by a goroutine for each port; a guest's device model
+// pushes ([Switch.AddPushPort]), so that a frame is judged before the guest runs
+// on. Where containers of a guest share a card ([Switch.AddSharedPort]), each
+// frame comes with its [Origin], as introspection found it. A [DropLog] and a
+// [Capture] tell what did not pass, and why. The devices come in as values
+// (packages tap and uplink).
 //
 // # The rules
 //
@@ -27,10 +31,15 @@
 //   - Addresses are assigned, never learned. A forged source address, let
 //     through by a policy with its guards off, still moves nothing.
 //
+//   - A guest's port has an envelope: the host's own program, given with the
+//     port and sealed in it. A frame must pass both programs. What the envelope
+//     drops, drops in audit mode too.
+//
 //   - In audit mode the verdict is counted and told as "would drop", and the
 //     frame goes on. It takes a program to be in audit mode: the reasons that
-//     are not about the frame (unknown sender, no program, unknown destination,
-//     longer than the card's MTU allows) drop in either mode.
+//     are not about the frame (unknown sender, another's address, no program,
+//     unknown destination, longer than the card's MTU allows) drop in either
+//     mode.
 //
 //     table := nicshadow.NewTable()
 //     table.Register(1, "web")

@@ -27,8 +27,8 @@ type Record struct {
 	Container string    `json:"container"`
 	// Verdict is "drop" or "would drop".
 	Verdict string `json:"verdict"`
-	// Reason is the name of the frame's [Reason]; where it is "policy", the
-	// next fields say which line decided: see [LineKey].
+	// Reason is the name of the frame's [Reason]; where it is "policy" or
+	// "envelope", the next fields say which line decided: see [LineKey].
 	Reason string `json:"reason"`
 	Kind   string `json:"kind,omitempty"`
 	Why    string `json:"why,omitempty"`
@@ -36,6 +36,9 @@ type Record struct {
 	Line   int    `json:"line,omitempty"`
 	Col    int    `json:"col,omitempty"`
 	PC     uint32 `json:"pc,omitempty"`
+	// Cause says why the sender is not known, where Reason is "unattributed"
+	// and introspection found it out.
+	Cause string `json:"cause,omitempty"`
 	// Summary says in one line what the frame was.
 	Summary string `json:"summary"`
 	// Suppressed is how many of the container's records were left out since
@@ -56,6 +59,9 @@ func (r *Record) LogValue() slog.Value {
 	a := []slog.Attr{slog.String("container", r.Container), slog.String("verdict", r.Verdict), slog.String("reason", r.Reason)}
 	if r.Why != "" {
 		a = append(a, slog.String("why", r.Kind+" "+r.Why), slog.String("pos", r.Position()), slog.Uint64("pc", uint64(r.PC)))
+	}
+	if r.Cause != "" {
+		a = append(a, slog.String("cause", r.Cause))
 	}
 	a = append(a, slog.String("frame", r.Summary))
 	if r.Suppressed > 0 {
@@ -178,11 +184,11 @@ func (d *dropped) record() Record {
 
 // newRecord says what a judgement was, but for the frame itself.
 func newRecord(container string, at time.Time, j *Judgement) Record {
-	r := Record{Time: at, Container: container, Verdict: "drop", Reason: j.Reason.String()}
+	r := Record{Time: at, Container: container, Verdict: "drop", Reason: j.Reason.String(), Cause: j.Cause}
 	if j.Forward {
 		r.Verdict = "would drop"
 	}
-	if j.Reason == Policy && j.Program != nil {
+	if (j.Reason == Policy || j.Reason == Envelope) && j.Program != nil {
 		k := Deciding(j.Program, j.Outcome.PC)
 		r.Kind, r.Why, r.File, r.Line, r.Col, r.PC = k.Kind, k.Why, k.File, k.Line, k.Col, j.Outcome.PC
 	}

@@ -17,10 +17,13 @@ type Judgement struct {
 	Forward bool
 	// Audit says that the sender is in audit mode.
 	Audit bool
-	// Program judged, and Outcome is its verdict, where Reason is Allowed or
-	// Policy. Program is also set where the frame did not parse.
+	// Program judged, and Outcome is its verdict, where Reason is Allowed,
+	// Policy or Envelope. Program is also set where the frame did not parse.
 	Program *rule.Program
 	Outcome rule.Outcome
+	// Cause says why nobody is known to have sent the frame, where Reason is
+	// Unattributed: the words of the [Origin].
+	Cause string
 }
 
 // no allocation, no lock, no log below this line
@@ -28,7 +31,13 @@ type Judgement struct {
 // Judge parses a frame and runs the program of its sender, counts, and fills
 // j. It reports whether the frame goes on.
 func (t *Table) Judge(s Sender, b []byte, j *Judgement) bool {
-	j.Sender = s
+	return t.judge(s, nil, b, j)
+}
+
+// judge is Judge within an envelope, nil for none: what it drops, drops in
+// audit mode too.
+func (t *Table) judge(s Sender, within *tally, b []byte, j *Judgement) bool {
+	j.Sender, j.Cause = s, ""
 	sl := t.slot(s)
 	if sl == nil {
 		t.unattributed.Add(1)
@@ -44,19 +53,37 @@ func (t *Table) Judge(s Sender, b []byte, j *Judgement) bool {
 	j.Audit, j.Program = f.mode == Audit, f.program
 	if r := frame.Parse(b, &j.Key); r != frame.OK {
 		j.Reason, j.Outcome = FromFrame(r), rule.Outcome{}
-		// Without a whole header there is no destination to forward it to.
-		return sl.decide(j, j.Audit && len(b) >= headerLen)
+		// Without a whole header there is no destination to forward it to, and
+		// no envelope has said yes to what does not parse.
+		return sl.decide(j, j.Audit && len(b) >= headerLen && within == nil)
 	}
 	j.Outcome = f.program.Run(&j.Key)
+	forward := j.Outcome.Verdict == rule.Forward
+	if within != nil && (forward || j.Audit) && !within.pass(j) {
+		return sl.decide(j, false)
+	}
 	if pc := uint64(j.Outcome.PC); pc < uint64(len(f.hits)) {
 		f.hits[pc].Add(1)
 	}
-	if j.Outcome.Verdict == rule.Forward {
+	if forward {
 		j.Reason = Allowed
 		return sl.decide(j, true)
 	}
 	j.Reason = Policy
 	return sl.decide(j, j.Audit)
+}
+
+// pass runs the envelope. Where it drops, the judgement is the envelope's.
+func (e *tally) pass(j *Judgement) bool {
+	out := e.program.Run(&j.Key)
+	if out.Verdict == rule.Forward {
+		return true
+	}
+	if pc := uint64(out.PC); pc < uint64(len(e.hits)) {
+		e.hits[pc].Add(1)
+	}
+	j.Reason, j.Program, j.Outcome = Envelope, e.program, out
+	return false
 }
 
 // headerLen is the length of an Ethernet header: two addresses, EtherType.
@@ -79,6 +106,6 @@ func (sl *slot) decide(j *Judgement, forward bool) bool {
 // refuse fills j for a frame that no program judged.
 func (j *Judgement) refuse(r Reason) bool {
 	j.Key, j.Reason, j.Forward, j.Audit = frame.Key{}, r, false, false
-	j.Program, j.Outcome = nil, rule.Outcome{}
+	j.Program, j.Outcome, j.Cause = nil, rule.Outcome{}, ""
 	return false
 }

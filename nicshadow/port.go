@@ -3,13 +3,16 @@ package nicshadow
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/rule"
 )
 
 // Lengths of a frame beside its payload.
@@ -18,43 +21,68 @@ const (
 	maxTags = 2 // the parser refuses more
 )
 
-// A port is one card: its goroutine reads frames, judges them and writes them
-// to the ports they are for. run is that goroutine; stop ends it.
+// A port is what frames come through and go to. Those of a card that is read
+// come from run, its goroutine; those of a guest are pushed, and pass the gate.
 type port struct {
-	sw    *Switch
-	cfg   PortConfig
-	limit int // longest frame in bytes
-	// own counts for a trusted port, which the table does not know.
-	own  *slot
-	done sync.WaitGroup
+	sw      *Switch
+	name    string
+	device  io.WriteCloser
+	reader  io.Reader // nil where frames are pushed
+	limit   int       // longest frame in bytes
+	trusted bool
+	reflect bool
 
-	// The goroutine's own.
+	// self is the port's own station, and own counts for it where it is not a
+	// sender's.
+	self *station
+	own  *slot
+	// members are a shared port's stations by Sender, never changed: changes
+	// store a new slice. nil at other ports.
+	members *atomic.Pointer[[]*station]
+
+	done sync.WaitGroup
+	gate gate
+
+	// For whoever moves the port's frames: run, or the one inside the gate.
 	judgement Judgement
-	drops     *DropSource
-	capture   *CaptureSource
 }
 
-func newPort(s *Switch, cfg PortConfig) *port {
-	p := &port{sw: s, cfg: cfg, limit: headerLen + maxTags*tagLen + cfg.MTU}
-	if cfg.Trusted {
-		p.own = &slot{name: cfg.Name}
+// newPort returns a port whose frames are those of sender s, 0 for none.
+func newPort(sw *Switch, name string, s Sender, mac frame.MAC, mtu int, envelope *rule.Program, device io.WriteCloser) *port {
+	p := &port{sw: sw, name: name, device: device, limit: headerLen + maxTags*tagLen + mtu, gate: newGate()}
+	if s == 0 {
+		p.own = &slot{name: name}
 		p.own.force.Store(&force{})
 	}
-	if s.cfg.DropLog != nil {
-		p.drops = s.cfg.DropLog.Source(cfg.Name)
-	}
-	if s.cfg.Capture != nil {
-		p.capture = s.cfg.Capture.Source(cfg.Name)
-	}
+	p.self = p.newStation(name, s, mac.Uint64(), envelope)
 	return p
 }
 
-// stop closes the device, which ends run's Read, and waits for run.
+// stations are those with an address.
+func (p *port) stations() []*station {
+	if p.members == nil {
+		return []*station{p.self}
+	}
+	var all []*station
+	for _, st := range *p.members.Load() {
+		if st != nil {
+			all = append(all, st)
+		}
+	}
+	return all
+}
+
+// stop closes the device, which ends run's Read, and waits for run and for
+// whoever is inside the gate.
 func (p *port) stop() error {
-	err := p.cfg.Device.Close()
+	p.gate.shut()
+	err := p.device.Close()
 	p.done.Wait()
+	for _, st := range p.stations() {
+		st.unbind()
+	}
 	if err != nil && !errors.Is(err, os.ErrClosed) {
-		return fmt.Errorf("close port %s: %w", p.cfg.Name, err)
+		return fmt.Errorf("close port %s: %w", p.name, err)
 	}
 	return nil
 }
@@ -77,18 +105,18 @@ func (p *port) run() {
 		if frames%64 == 63 {
 			runtime.Gosched()
 		}
-		n, err := p.cfg.Device.Read(buf)
+		n, err := p.reader.Read(buf)
 		switch {
 		case err == nil:
 			retries = 0
-			p.frame(buf[:n])
+			p.frame(p.self, buf[:n])
 		case errors.Is(err, os.ErrClosed):
 			return
 		case retries < maxRetries && (errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.ENOBUFS)):
 			retries++
 			time.Sleep(time.Millisecond)
 		default:
-			p.sw.cfg.Log.Warn("port lost", "container", p.cfg.Name, "err", err)
+			p.sw.cfg.Log.Warn("port lost", "container", p.name, "err", err)
 			return
 		}
 	}
@@ -96,21 +124,22 @@ func (p *port) run() {
 
 // no allocation, no lock, no log below this line
 
-// frame judges one frame and moves it on. b is private and is what is sent.
-func (p *port) frame(b []byte) {
+// frame judges one frame of a station and moves it on. b is private and is
+// what is sent.
+func (p *port) frame(from *station, b []byte) {
 	j := &p.judgement
 	switch {
 	case len(b) > p.limit:
-		p.refuse(b, FromFrame(frame.TooLong))
-	case p.cfg.Trusted:
+		from.refuse(b, FromFrame(frame.TooLong))
+	case p.trusted:
 		p.admit(b)
-	case p.sw.cfg.Table.Judge(p.cfg.Sender, b, j):
+	case p.sw.cfg.Table.judge(from.sender, from.envelope, b, j):
 		if j.Reason != Allowed { // audit
-			p.tell(b)
+			from.tell(b)
 		}
-		p.forward(b)
+		p.forward(from, b)
 	default:
-		p.tell(b)
+		from.tell(b)
 	}
 }
 
@@ -118,60 +147,56 @@ func (p *port) frame(b []byte) {
 func (p *port) admit(b []byte) {
 	p.own.bytes.Add(uint64(len(b)))
 	if len(b) < headerLen {
-		p.refuse(b, FromFrame(frame.Truncated))
+		p.self.refuse(b, FromFrame(frame.Truncated))
 		return
 	}
-	if owner := p.sw.ports.Load().byMAC[mac(b[6:])]; b[6]&1 != 0 || owner != nil && owner != p {
-		p.refuse(b, IdentityMismatch)
+	if owner := p.sw.ports.Load().byMAC[mac(b[6:])]; b[6]&1 != 0 || owner != nil && owner != p.self {
+		p.self.refuse(b, IdentityMismatch)
 		return
 	}
 	p.own.allowed.Add(1)
-	p.forward(b)
+	p.forward(p.self, b)
 }
 
-// refuse drops a frame that no program judges.
-func (p *port) refuse(b []byte, r Reason) {
-	p.count(r)
-	p.judgement.Sender = p.cfg.Sender
-	p.judgement.refuse(r)
-	p.tell(b)
-}
-
-// forward writes a frame to the port that owns its destination, or, if that is
-// a group, to all others. Nothing is flooded because it is not known.
-func (p *port) forward(b []byte) {
+// forward writes a frame to the station that owns its destination, or, if that
+// is a group, to all others. Nothing is flooded because it is not known.
+func (p *port) forward(from *station, b []byte) {
 	set := p.sw.ports.Load()
 	if b[0]&1 != 0 {
 		for _, q := range set.all {
-			if q != p {
-				p.deliver(q, b)
+			switch {
+			case q == p && !p.reflect:
+			case q.members != nil:
+				from.deliverMembers(q, b)
+			case q != p:
+				from.deliver(q.self, b)
 			}
 		}
 		return
 	}
-	q := set.byMAC[mac(b)]
-	if q == nil || q == p {
-		p.count(UnknownDestination)
+	to := set.byMAC[mac(b)]
+	if to == nil || to == from || to.port == p && !p.reflect {
+		from.count(UnknownDestination)
 		p.judgement.Reason, p.judgement.Forward = UnknownDestination, false
-		p.tell(b)
+		from.tell(b)
 		return
 	}
-	p.deliver(q, b)
+	from.deliver(to, b)
 }
 
-// deliver writes a frame to a port's device, which does not wait: a receiver
-// that is slow or down holds up no sender.
-func (p *port) deliver(q *port, b []byte) {
-	to := q.slot()
-	if to == nil || !q.cfg.Trusted && to.force.Load().program == nil {
-		p.count(ReceiverClosed)
+// deliver writes a frame to a station's device, which does not wait: a
+// receiver that is slow or down holds up no sender.
+func (st *station) deliver(to *station, b []byte) {
+	sl := to.open()
+	if sl == nil {
+		st.count(ReceiverClosed)
 		return
 	}
-	if _, err := q.cfg.Device.Write(b); err != nil {
-		p.count(deliveryReason(err))
+	if _, err := to.port.device.Write(b); err != nil {
+		st.count(deliveryReason(err))
 		return
 	}
-	to.delivered.Add(1)
+	sl.delivered.Add(1)
 }
 
 func deliveryReason(err error) Reason {
@@ -179,32 +204,6 @@ func deliveryReason(err error) Reason {
 		return ReceiverFull
 	}
 	return ReceiverDown
-}
-
-// slot is where the port's frames are counted; nil if the table has forgotten
-// its sender.
-func (p *port) slot() *slot {
-	if p.cfg.Trusted {
-		return p.own
-	}
-	return p.sw.cfg.Table.slot(p.cfg.Sender)
-}
-
-func (p *port) count(r Reason) {
-	if sl := p.slot(); sl != nil {
-		sl.dropped[r].Add(1)
-	}
-}
-
-// tell offers a frame that did not go on, or would not have, to the drop log
-// and the capture.
-func (p *port) tell(b []byte) {
-	if p.drops != nil {
-		p.drops.Offer(b, &p.judgement)
-	}
-	if p.capture != nil {
-		p.capture.Offer(b, &p.judgement)
-	}
 }
 
 // mac is the address at the beginning of b as a number.

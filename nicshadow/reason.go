@@ -15,7 +15,8 @@ const (
 	Policy                  // the program drops it; its why says which line
 	Unattributed            // nobody knows the sender
 	NoProgram               // the sender has no program in force
-	IdentityMismatch        // a frame from outside bears a container's source address
+	IdentityMismatch        // the source address is a container's that did not send the frame
+	Envelope                // the sender's program forwards it, the envelope drops it
 
 	// Delivery of frames that were forwarded: once for a frame that nobody is
 	// there to take, once for each receiver that it did not reach.
@@ -43,6 +44,7 @@ var reasonNames = [numReasons]string{
 	NoProgram:          "no program",
 	UnknownDestination: "unknown destination",
 	IdentityMismatch:   "identity mismatch",
+	Envelope:           "envelope",
 	ReceiverClosed:     "receiver closed",
 	ReceiverFull:       "receiver queue full",
 	ReceiverDown:       "receiver down",

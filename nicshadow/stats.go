@@ -42,8 +42,8 @@ type Stats struct {
 	// Reasons count what dropped, would drop or was not delivered, most frames
 	// first.
 	Reasons []ReasonCount `json:"reasons,omitempty"`
-	// Lines count what the program dropped or would drop by its deciding
-	// source line, most frames first. A frame judged while thirty or more
+	// Lines count what the program and the envelope dropped or would drop by
+	// the deciding source line, most frames first. A frame judged while thirty or more
 	// other programs were put in force may be missing here, never above.
 	Lines []LineCount `json:"lines,omitempty"`
 }
@@ -65,6 +65,8 @@ type LineKey struct {
 	Kind      string `json:"kind"`
 	Why       string `json:"why"`
 	WouldDrop bool   `json:"would_drop,omitempty"`
+	// Envelope says that it is a line of the envelope, not of the policy.
+	Envelope bool `json:"envelope,omitempty"`
 }
 
 // A LineCount counts frames by source line.
@@ -81,7 +83,7 @@ func (t *Table) Stats(s Sender) (Stats, error) {
 	if sl == nil {
 		return Stats{}, fmt.Errorf("stats of sender %d: %w", s, ErrUnknownSender)
 	}
-	st := sl.stats()
+	st := sl.stats(t.envelopes[s]...)
 	st.Sender = s
 	return st, nil
 }
@@ -90,7 +92,7 @@ func (t *Table) Stats(s Sender) (Stats, error) {
 // not know.
 func (t *Table) Unattributed() uint64 { return t.unattributed.Load() }
 
-func (sl *slot) stats() Stats {
+func (sl *slot) stats(envelopes ...*tally) Stats {
 	f := sl.force.Load()
 	st := Stats{Name: sl.name, Mode: f.mode, Bytes: sl.bytes.Load(), Delivered: sl.delivered.Load()}
 	if f.program != nil {
@@ -116,6 +118,6 @@ func (sl *slot) stats() Stats {
 	slices.SortFunc(st.Reasons, func(a, b ReasonCount) int {
 		return cmp.Or(cmp.Compare(b.Frames, a.Frames), cmp.Compare(a.Reason, b.Reason))
 	})
-	st.Lines = sl.lines()
+	st.Lines = sl.lines(envelopes)
 	return st
 }

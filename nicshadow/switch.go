@@ -61,7 +61,7 @@ type Switch struct {
 
 // A portSet is the forwarding table: it is fixed, nothing is learned.
 type portSet struct {
-	byMAC map[uint64]*port
+	byMAC map[uint64]*station
 	all   []*port
 }
 
@@ -87,31 +87,64 @@ func NewSwitch(cfg Config) *Switch {
 // switch's from then on, and closed by it; on an error it is still the
 // caller's.
 func (s *Switch) AddPort(cfg PortConfig) error {
-	if cfg.MTU == 0 {
-		cfg.MTU = 1500
-	}
+	mtu, err := payload(cfg.MTU)
 	switch {
+	case err != nil:
 	case cfg.Trusted != (cfg.Sender == 0):
-		return fmt.Errorf("add port %s: a port is either trusted or has a sender", cfg.Name)
-	case cfg.MAC.Group() || cfg.MAC == frame.MAC{}:
-		return fmt.Errorf("add port %s: mac %v is not an address of one card", cfg.Name, cfg.MAC)
-	case cfg.MTU < 68 || cfg.MTU > frame.MaxLength-headerLen-maxTags*tagLen:
-		return fmt.Errorf("add port %s: mtu %d is out of range", cfg.Name, cfg.MTU)
+		err = errors.New("a port is either trusted or has a sender")
+	default:
+		err = unicast(cfg.MAC)
 	}
+	if err != nil {
+		return fmt.Errorf("add port %s: %w", cfg.Name, err)
+	}
+	p := newPort(s, cfg.Name, cfg.Sender, cfg.MAC, mtu, nil, cfg.Device)
+	p.reader, p.trusted = cfg.Device, cfg.Trusted
+	return s.add(p)
+}
+
+// payload is the longest payload of a port, in bytes.
+func payload(mtu int) (int, error) {
+	switch {
+	case mtu == 0:
+		return 1500, nil
+	case mtu < 68 || mtu > frame.MaxLength-headerLen-maxTags*tagLen:
+		return 0, fmt.Errorf("mtu %d is out of range", mtu)
+	}
+	return mtu, nil
+}
+
+// unicast refuses what is not the address of one card.
+func unicast(mac frame.MAC) error {
+	if mac.Group() || mac == (frame.MAC{}) {
+		return fmt.Errorf("mac %v is not an address of one card", mac)
+	}
+	return nil
+}
+
+// add puts a port into the forwarding table, and starts to read it.
+func (s *Switch) add(p *port) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.ports.Load()
 	switch {
 	case s.closed:
-		return fmt.Errorf("add port %s: %w", cfg.Name, ErrClosed)
-	case old.named(cfg.Name) != nil:
-		return fmt.Errorf("add port %s: %w", cfg.Name, ErrPortExists)
-	case old.byMAC[cfg.MAC.Uint64()] != nil:
-		return fmt.Errorf("add port %s: mac %v: %w", cfg.Name, cfg.MAC, ErrMACInUse)
+		return fmt.Errorf("add port %s: %w", p.name, ErrClosed)
+	case old.named(p.name) != nil:
+		return fmt.Errorf("add port %s: %w", p.name, ErrPortExists)
 	}
-	p := newPort(s, cfg)
+	for _, st := range p.stations() {
+		if old.byMAC[st.mac] != nil {
+			return fmt.Errorf("add port %s: mac %v: %w", p.name, frame.MACFromUint64(st.mac), ErrMACInUse)
+		}
+	}
 	s.ports.Store(newPortSet(append(slices.Clone(old.all), p)))
-	p.done.Go(p.run)
+	for _, st := range p.stations() {
+		st.bind()
+	}
+	if p.reader != nil {
+		p.done.Go(p.run)
+	}
 	return nil
 }
 
@@ -147,23 +180,25 @@ func (s *Switch) Close() error {
 // are [Table.Stats] of their senders.
 func (s *Switch) TrustedStats(name string) (Stats, error) {
 	p := s.ports.Load().named(name)
-	if p == nil || !p.cfg.Trusted {
+	if p == nil || !p.trusted {
 		return Stats{}, fmt.Errorf("stats of trusted port %s: %w", name, ErrNoPort)
 	}
 	return p.own.stats(), nil
 }
 
 func newPortSet(all []*port) *portSet {
-	set := &portSet{byMAC: make(map[uint64]*port, len(all)), all: all}
+	set := &portSet{byMAC: make(map[uint64]*station, len(all)), all: all}
 	for _, p := range all {
-		set.byMAC[p.cfg.MAC.Uint64()] = p
+		for _, st := range p.stations() {
+			set.byMAC[st.mac] = st
+		}
 	}
 	return set
 }
 
 func (s *portSet) named(name string) *port {
 	for _, p := range s.all {
-		if p.cfg.Name == name {
+		if p.name == name {
 			return p
 		}
 	}

@@ -3,6 +3,7 @@ package nicshadow
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -38,8 +39,11 @@ type Table struct {
 	// unattributed counts frames of senders that the table does not know.
 	unattributed atomic.Uint64
 
-	// mu guards changes: slots, and what slot says it guards.
+	// mu guards changes: slots, what slot says it guards, and envelopes.
 	mu sync.Mutex
+	// envelopes are what ports count for a sender besides its program. They
+	// are not the sender's: it may be registered anew while a port stays.
+	envelopes map[Sender][]*tally
 }
 
 // A force is what judges a sender's frames: replaced whole, never changed.
@@ -63,7 +67,7 @@ type slot struct {
 
 // NewTable returns a table that knows nobody.
 func NewTable() *Table {
-	t := &Table{}
+	t := &Table{envelopes: make(map[Sender][]*tally)}
 	t.slots.Store(new([]*slot))
 	return t
 }
@@ -95,6 +99,28 @@ func (t *Table) Unregister(s Sender) error {
 	}
 	t.put(s, nil)
 	return nil
+}
+
+// bind lets the counters of an envelope appear in the sender's. It says
+// nothing about what is in force: an envelope is the port's, and no call of a
+// table reaches it.
+func (t *Table) bind(s Sender, envelope *tally) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.envelopes[s] = append(t.envelopes[s], envelope)
+}
+
+// unbind ends bind; what was counted stays.
+func (t *Table) unbind(s Sender, envelope *tally) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	left := slices.DeleteFunc(t.envelopes[s], func(e *tally) bool { return e == envelope })
+	if t.envelopes[s] = left; len(left) == 0 {
+		delete(t.envelopes, s)
+	}
+	if sl := t.slot(s); sl != nil {
+		sl.fold(envelope)
+	}
 }
 
 // put stores a new slice of slots with sl at s.

@@ -10,11 +10,18 @@ import (
 
 // A tally counts what one program decided in one mode, by the pc of the
 // deciding instruction. Going back to a program goes on with its tally, so
-// that a policy switched to and fro has one set of counters.
+// that a policy switched to and fro has one set of counters. An envelope has a
+// tally of its own at each port.
 type tally struct {
-	program *rule.Program
-	mode    Mode
-	hits    []atomic.Uint64
+	program  *rule.Program
+	mode     Mode
+	envelope bool
+	hits     []atomic.Uint64
+}
+
+// newEnvelope returns the tally of an envelope.
+func newEnvelope(p *rule.Program) *tally {
+	return &tally{program: p, envelope: true, hits: make([]atomic.Uint64, p.Len())}
 }
 
 // Limits of what a sender's tallies keep. Older ones are folded into counts by
@@ -67,19 +74,20 @@ func (sl *slot) fold(t *tally) {
 	}
 	t.each(func(k LineKey, n uint64) {
 		if _, ok := sl.folded[k]; !ok && len(sl.folded) >= maxFolded {
-			k = LineKey{Kind: "older", Why: "policies", WouldDrop: k.WouldDrop}
+			k = LineKey{Kind: "older", Why: "policies", WouldDrop: k.WouldDrop, Envelope: k.Envelope}
 		}
 		sl.folded[k] += n
 	})
 }
 
-// lines returns the counts of all tallies by source line, most frames first.
-func (sl *slot) lines() []LineCount {
+// lines returns the counts of all tallies, and of these envelopes, by source
+// line, most frames first.
+func (sl *slot) lines(envelopes []*tally) []LineCount {
 	sum := make(map[LineKey]uint64, len(sl.folded))
 	for k, n := range sl.folded {
 		sum[k] += n
 	}
-	for _, t := range sl.tallies {
+	for _, t := range slices.Concat(sl.tallies, envelopes) {
 		t.each(func(k LineKey, n uint64) { sum[k] += n })
 	}
 	lines := make([]LineCount, 0, len(sum))
@@ -104,7 +112,7 @@ func (t *tally) each(f func(LineKey, uint64)) {
 			continue
 		}
 		k := Deciding(t.program, uint32(pc))
-		k.WouldDrop = t.mode == Audit
+		k.WouldDrop, k.Envelope = t.mode == Audit, t.envelope
 		f(k, n)
 	}
 }
