@@ -73,5 +73,8 @@ func count(n int, what string) string {
 	if stem, ok := strings.CutSuffix(what, "y"); ok {
 		return fmt.Sprintf("%d %sies", n, stem)
 	}
+	if strings.HasSuffix(what, "ch") {
+		what += "e"
+	}
 	return fmt.Sprintf("%d %ss", n, what)
 }

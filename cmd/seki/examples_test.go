@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestExamples checks, plans and tests each example: what users copy must work.
+// TestExamples checks, plans and tests each example: what users copy must work,
+// and show how to test it whole.
 func TestExamples(t *testing.T) {
 	dir := filepath.Join("..", "..", "examples")
 	files, err := filepath.Glob(filepath.Join(dir, "*.star"))
@@ -27,5 +28,5 @@ func TestExamples(t *testing.T) {
 			seki("plan", f)
 		}
 	}
-	seki("test", dir)
+	seki("test", "--coverage-min", "100", dir)
 }

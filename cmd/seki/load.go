@@ -19,9 +19,18 @@ type source struct{ set []string }
 
 func (s *source) flags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&s.set, "set", nil, "value of a param() of the file, as name=value; may be repeated")
-	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return []string{"star"}, cobra.ShellCompDirectiveFilterFileExt
-	}
+	cmd.ValidArgsFunction = starFiles
+}
+
+// starFiles completes names of .star files.
+func starFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{"star"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
+// oneOf completes a flag that takes one of a few words.
+func oneOf(cmd *cobra.Command, flag string, words ...string) {
+	// The error is that of a flag that does not exist: a bug that tests meet.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // load evaluates the file at path. What is wrong with it is a usage error.

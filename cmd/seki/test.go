@@ -1,7 +1,10 @@
 package main
 
 import (
-	"regexp"
+	"fmt"
+	"io"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -9,55 +12,112 @@ import (
 	"sekimori/starlark/policytest"
 )
 
+// testOptions are the flags of test.
+type testOptions struct {
+	policytest.Options
+	pattern, format string
+	verbose         bool
+	least           float64 // percent of coverage
+	list            bool
+	html            string // file
+}
+
 func (a *app) testCommand() *cobra.Command {
-	var opts policytest.Options
-	var pattern, format string
-	var verbose bool
+	var o testOptions
 	cmd := &cobra.Command{
 		Use:   "test [PATH...]",
 		Short: "test policies offline",
 		Long: `Test runs the test_* functions of *_test.star files: those named, and those
 below the directories named (the current one if none is). It needs no root, no
 network and no containers: frames are judged by the very bytes that would be in
-force. Its exit code is 3 if a test failed, 2 if a file could not be loaded.`,
-		Example: "  seki test -v --run attack examples",
+force. Its exit code is 3 if a test failed or the coverage is too low, 2 if a
+file could not be loaded.`,
+		Example: "  seki test -v --run attack --coverage examples",
 	}
-	cmd.RunE = func(cmd *cobra.Command, paths []string) error {
-		if format != "text" && format != "json" {
-			return usage("--format %q: want text or json", format)
-		}
-		if pattern != "" {
-			re, err := regexp.Compile(pattern)
-			if err != nil {
-				return usage("--run %q: %w", pattern, err)
-			}
-			opts.Run = re
-		}
-		if len(paths) == 0 {
-			paths = []string{"."}
-		}
-		report, err := policytest.Run(cmd.Context(), paths, opts)
-		if err != nil {
-			return &codeError{exitUsage, err}
-		}
-		if len(report.Files) == 0 {
-			return usage("test: no *_test.star file in %s", strings.Join(paths, ", "))
-		}
-		if format == "json" {
-			err = report.WriteJSON(a.stdout)
-		} else {
-			err = report.WriteText(a.stdout, verbose)
-		}
-		if code := report.ExitCode(); err == nil && code != exitFine {
-			return &codeError{code: code}
-		}
+	cmd.RunE = func(cmd *cobra.Command, paths []string) error { return a.test(cmd, paths, o) }
+	f := cmd.Flags()
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "print the tests that passed, too, and the programs that judged")
+	f.StringVar(&o.pattern, "run", "", "run only the tests whose name matches this regular expression; function/case for tests inside a test")
+	f.BoolVar(&o.Coverage, "coverage", false, "count which outcomes of the predicates' comparisons a frame of a test had")
+	f.Float64Var(&o.least, "coverage-min", 0, "fail where less than so many percent of a file's branches are covered")
+	f.BoolVar(&o.list, "coverage-list", false, "print the source with marks: + covered, - not, and what is missing")
+	f.StringVar(&o.html, "coverage-html", "", "write the source with its coverage to this file, as HTML")
+	f.BoolVar(&o.Bench, "bench", false, "measure how long the frames of each test take to judge")
+	f.BoolVar(&o.Update, "update", false, "write the files of t.golden() where they differ")
+	f.StringVar(&o.format, "format", "text", strings.Join(policytest.Formats(), ", "))
+	jsonFlag(f, &o.format)
+	oneOf(cmd, "format", policytest.Formats()...)
+	cmd.ValidArgsFunction = starFiles
+	return cmd
+}
+
+func (a *app) test(cmd *cobra.Command, paths []string, o testOptions) error {
+	if !slices.Contains(policytest.Formats(), o.format) {
+		return usage("--format %q: want one of %s%s", o.format, strings.Join(policytest.Formats(), ", "), meant(o.format, policytest.Formats()))
+	}
+	if o.least < 0 || o.least > 100 {
+		return usage("--coverage-min %g: want a percentage from 0 to 100", o.least)
+	}
+	var err error
+	if o.Run, err = policytest.ParseSelector(o.pattern); err != nil {
+		return usage("--run %w", err)
+	}
+	o.Coverage = o.Coverage || o.least > 0 || o.list || o.html != ""
+	if len(paths) == 0 {
+		paths = []string{"."}
+	}
+	report, err := policytest.Run(cmd.Context(), paths, o.Options)
+	if err != nil {
+		return &codeError{exitUsage, err}
+	}
+	// The standard library has tests of its own.
+	report.Coverage = slices.DeleteFunc(report.Coverage, func(c policytest.FileCoverage) bool { return strings.HasPrefix(c.File, "@seki//") })
+	if err := report.Write(a.stdout, o.format, o.verbose); err != nil {
 		return err
 	}
-	f := cmd.Flags()
-	f.BoolVarP(&verbose, "verbose", "v", false, "print the tests that passed, too, and the programs that judged")
-	f.StringVar(&pattern, "run", "", "run only the tests whose name matches this regular expression")
-	f.BoolVar(&opts.Coverage, "coverage", false, "count which outcomes of the predicates' comparisons a frame of a test had")
-	f.StringVar(&format, "format", "text", "text or json")
-	jsonFlag(f, &format)
-	return cmd
+	if err := a.testCoverage(report, o); err != nil {
+		return err
+	}
+	if code := report.ExitCode(); code != exitFine {
+		return &codeError{code: code}
+	}
+	return a.testLeast(report, o.least)
+}
+
+// testCoverage writes the listings of the coverage.
+func (a *app) testCoverage(report *policytest.Report, o testOptions) error {
+	if o.html != "" {
+		if err := writeFile(o.html, report.WriteHTML); err != nil {
+			return err
+		}
+	}
+	if o.list {
+		return report.WriteListing(a.stdout)
+	}
+	return nil
+}
+
+// testLeast fails where a file is covered too little.
+func (a *app) testLeast(report *policytest.Report, least float64) error {
+	low := report.Below(least)
+	for _, c := range low {
+		fmt.Fprintf(a.stderr, "seki: %s: %.1f %% of %s covered, want %g %%\n", c.File, c.Percent(), count(c.Branches, "branch"), least)
+	}
+	if len(low) > 0 {
+		return &codeError{code: exitTests}
+	}
+	return nil
+}
+
+// writeFile writes a file whole.
+func writeFile(path string, write func(io.Writer) error) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := write(f); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
 }

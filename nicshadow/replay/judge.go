@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"sekimori/nicshadow/brief"
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/rule"
 )
@@ -54,4 +55,11 @@ func (r *Result) Position() (file string, line, col int) {
 		return r.program.File(pos), int(pos.Line), int(pos.Col)
 	}
 	return r.program.Position(r.Outcome.PC)
+}
+
+// Summary says in one line what a frame is.
+func Summary(data []byte) string {
+	var k frame.Key
+	frame.Parse(data, &k)
+	return brief.Frame(&k, data, len(data))
 }

@@ -84,6 +84,13 @@ func Points() []struct{ Name, Doc string } {
 		struct{ Name, Doc string }{"every:DURATION", "again and again, beginning that long after poststart"})
 }
 
+// CanonicalPoint is the canonical spelling of a point that a file may name:
+// "signal:USR1" for "signal:SIGUSR1", "create_runtime" for Haconiwa's "setup".
+func CanonicalPoint(given string) (string, error) {
+	a, err := parsePoint(given)
+	return a.point, err
+}
+
 // parsePoint checks the name of a point and returns it in its canonical
 // spelling: "signal:SIGUSR1" becomes "signal:USR1", "after:60s" "after:1m0s",
 // Haconiwa's names ours.

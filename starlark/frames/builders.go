@@ -83,6 +83,7 @@ func Builtins() []*args.Builtin {
 		builder("udp", "A UDP datagram, over IPv4 unless an address says IPv6.", slices.Concat(ports, ipParams()), newUDP),
 		builder("icmp", "An ICMP message, or ICMPv6 where an address says IPv6; by default an echo request.", append(icmp, ipParams()...), newICMP),
 		builder("ndp", "A neighbour discovery message (RFC 4861).", append(ndp, ipParams()...), newNDP),
+		builder("dhcp", "A DHCP message: of a client that looks for an address, unless message_type says otherwise.", slices.DeleteFunc(append(dhcpParams(), ipParams()...), func(p args.Param) bool { return p.Name == "payload" }), newDHCP),
 		{Name: "vlan", Doc: "A frame inside a VLAN tag. Tags nest: vlan(vlan(arp(), 100), 0).", Params: []args.Param{
 			{Name: "frame", Type: args.Of[*Frame]("a frame"), Required: true, Doc: "the frame"},
 			{Name: "id", Type: args.Int(0, 4095), Default: "0", Doc: "VLAN identifier; 0 is a priority tag"},

@@ -103,6 +103,13 @@ func TestBuilders(t *testing.T) {
 		{`ndp(type = 133, dst_ip = "ff02::2")`, "ipv6-ndp", "icmp.type=133 ndp.target=::"},
 		{`ndp(type = 134, dst_ip = "ff02::1")`, "ipv6-ndp", "icmp.type=134 ip6.src=fe80::ff:fe00:2"},
 		{"ndp(type = 137)", "ipv6-ndp", "icmp.type=137 ndp.target=fd00::1"},
+		{"dhcp()", "ipv4-udp", "ip4.src=0.0.0.0 ip4.dst=255.255.255.255 port.src=68 port.dst=67 eth.dst=ff:ff:ff:ff:ff:ff"},
+		{`dhcp(message_type = 3, requested_ip = "10.0.0.2", server_ip = "10.0.0.1")`, "ipv4-udp", "ip4.src=0.0.0.0 port.dst=67"},
+		{`dhcp(message_type = 7, client_ip = "10.0.0.2")`, "ipv4-udp", "ip4.src=10.0.0.2 ip4.dst=10.0.0.1 eth.dst=02:00:00:00:00:01"},
+		{`dhcp(message_type = 2, your_ip = "10.0.0.9")`, "ipv4-udp", "ip4.src=10.0.0.2 port.src=67 port.dst=68"},
+		{`dhcp(version = 6)`, "ipv6-udp", "ip6.src=fe80::ff:fe00:2 ip6.dst=ff02::1:2 port.src=546 port.dst=547"},
+		{`dhcp(message_type = 7, version = 6, dst_ip = "fd00::9")`, "ipv6-udp", "port.src=547 port.dst=546 ip6.dst=fd00::9"},
+		{`dhcp(requested_ip = "fd00::7")`, "ipv6-udp", "port.src=546"},
 		{`ethernet(ethertype = 0x88cc, payload = b"lldp", dst_mac = "01:80:c2:00:00:0e")`, "other", "eth.type=35020 eth.dst=01:80:c2:00:00:0e eth.len=60"},
 		{`raw("ffffffffffff 02:00:00:00:00:02 88cc")`, "other", "eth.len=14"},
 	} {
@@ -164,6 +171,27 @@ func byGopacket(t *testing.T, expr string, data []byte) []byte {
 		t.Fatalf("%s: gopacket: %v", expr, err)
 	}
 	return buf.Bytes()
+}
+
+// DHCP messages carry what was asked for, as gopacket reads it.
+func TestDHCP(t *testing.T) {
+	data := build(t, `dhcp(message_type = 3, requested_ip = "10.0.0.7", server_ip = "10.0.0.1", client_mac = "02:00:00:00:00:0a", xid = 7)`, frames.DefaultSender())
+	d, ok := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.Default).Layer(layers.LayerTypeDHCPv4).(*layers.DHCPv4)
+	if !ok {
+		t.Fatal("gopacket finds no DHCPv4")
+	}
+	got := fmt.Sprint(d.Operation, " ", d.Xid, " ", d.ClientHWAddr, " ", d.Options)
+	if want := "Request 7 02:00:00:00:00:0a [Option(MessageType:Request), Option(RequestIP:10.0.0.7), Option(ServerID:10.0.0.1)]"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	data = build(t, `dhcp(message_type = 3, requested_ip = "fd00::7", client_mac = "02:00:00:00:00:0a", xid = 7)`, frames.DefaultSender())
+	d6, ok := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.Default).Layer(layers.LayerTypeDHCPv6).(*layers.DHCPv6)
+	if !ok {
+		t.Fatal("gopacket finds no DHCPv6")
+	}
+	if d6.MsgType != layers.DHCPv6MsgTypeRequest || len(d6.Options) != 2 || d6.Options[0].Code != layers.DHCPv6OptClientID || d6.Options[1].Code != layers.DHCPv6OptIANA || len(d6.Options[1].Data) != 12+28 {
+		t.Errorf("DHCPv6 = %v %v", d6.MsgType, d6.Options)
+	}
 }
 
 // A frame is a recipe: what is left out comes from whoever sends it.

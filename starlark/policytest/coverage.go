@@ -1,27 +1,30 @@
 package policytest
 
 import (
-	"cmp"
-	"slices"
 	"sync"
 
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/replay"
 	"sekimori/nicshadow/rule"
+	"sekimori/starlark"
 )
 
 // A coverage counts, over all programs that came from one source line, which
 // ways its tests went. A line compiled several times (for several cards, or
 // for several values of a captured variable) is covered by any of them.
 type coverage struct {
-	// mu guards lines; nil lines count nothing.
+	// mu guards what follows; nil lines count nothing.
 	mu    sync.Mutex
 	lines map[place]*ways
+	texts map[string][]byte // source by file name, of the files with lines
 }
 
+// A place is a position in a source and, for a return, the predicate whose
+// verdict it is: the constants of a policy() call share their position.
 type place struct {
 	file      string
 	line, col int
+	predicate string
 }
 
 // ways are the outcomes of the tests at one place, possible and seen.
@@ -30,7 +33,7 @@ type ways struct{ possible, seen [2]bool }
 func newCoverage(on bool) *coverage {
 	c := &coverage{}
 	if on {
-		c.lines = map[place]*ways{}
+		c.lines, c.texts = map[place]*ways{}, map[string][]byte{}
 	}
 	return c
 }
@@ -59,13 +62,23 @@ func (c *coverage) trace(p *rule.Program, r *replay.Result) {
 	defer c.mu.Unlock()
 	p.Trace(&r.Key, func(pc int, holds bool) {
 		if w := c.at(p, pc); w != nil {
-			if holds {
+			if holds != negated(p.Insn(uint32(pc)).Op) {
 				w.seen[1] = true
 			} else {
 				w.seen[0] = true
 			}
 		}
 	})
+}
+
+// negated reports whether a test asks for the contrary: the compiler writes one
+// comparison now as ne, now as eq, as the layout of the program wants it.
+func negated(op rule.Op) bool {
+	switch op {
+	case rule.OpTestNe, rule.OpTestNeC, rule.OpTestNMask, rule.OpTestNeF, rule.OpTestNotI, rule.OpTestRNe, rule.OpTestGe, rule.OpTestGt:
+		return true
+	}
+	return false
 }
 
 // at is the entry of an instruction; nil if it belongs to no predicate: guards
@@ -78,7 +91,7 @@ func (c *coverage) at(p *rule.Program, pc int) *ways {
 	if file == "" || line == 0 {
 		return nil
 	}
-	key := place{file, line, col}
+	key := place{file, line, col, p.Why(uint32(pc)).Name}
 	w := c.lines[key]
 	if w == nil {
 		w = &ways{}
@@ -87,43 +100,18 @@ func (c *coverage) at(p *rule.Program, pc int) *ways {
 	return w
 }
 
-// A FileCoverage is how much of the predicates of a file the tests reached.
-type FileCoverage struct {
-	File string `json:"file"`
-	// Branches counts the outcomes of comparisons and returns, Covered those
-	// that a frame of a test had.
-	Branches int `json:"branches"`
-	Covered  int `json:"covered"`
-	// Missing are the lines that have outcomes no frame had, sorted.
-	Missing []int `json:"missing,omitempty"`
-}
-
-// report sums up by file, sorted.
-func (c *coverage) report() []FileCoverage {
-	byFile := map[string]*FileCoverage{}
-	for at, w := range c.lines {
-		f := byFile[at.file]
-		if f == nil {
-			f = &FileCoverage{File: at.file}
-			byFile[at.file] = f
-		}
-		for i := range w.possible {
-			if !w.possible[i] {
-				continue
-			}
-			f.Branches++
-			if w.seen[i] {
-				f.Covered++
-			} else if !slices.Contains(f.Missing, at.line) {
-				f.Missing = append(f.Missing, at.line)
+// sources keeps the texts of files that have lines, for listings.
+func (c *coverage) sources(s *starlark.Session) {
+	if c.lines == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for at := range c.lines {
+		if _, ok := c.texts[at.file]; !ok {
+			if text, ok := s.Text(at.file); ok {
+				c.texts[at.file] = text
 			}
 		}
 	}
-	var out []FileCoverage
-	for _, f := range byFile {
-		slices.Sort(f.Missing)
-		out = append(out, *f)
-	}
-	slices.SortFunc(out, func(a, b FileCoverage) int { return cmp.Compare(a.File, b.File) })
-	return out
 }

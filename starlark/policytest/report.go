@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"time"
 
 	"sekimori/starlark"
@@ -12,7 +13,8 @@ import (
 
 // A Report is the outcome of a run.
 type Report struct {
-	Files    []*FileReport
+	Files []*FileReport
+	// Coverage is by file, sorted; empty where the run did not count.
 	Coverage []FileCoverage
 	Duration time.Duration
 }
@@ -40,6 +42,50 @@ type TestReport struct {
 	// More is how many failures are not listed.
 	More   int      `json:"more,omitempty"`
 	Output []string `json:"output,omitempty"`
+	// Bench is set where the run measured.
+	Bench *Bench `json:"bench,omitempty"`
+	// Inside are the tests of t.run() and t.cases(), with names such as
+	// "test_ports/http".
+	Inside []*TestReport `json:"inside,omitempty"`
+
+	measured []measured
+}
+
+// all is the test and those inside it, in order.
+func (t *TestReport) all(yield func(*TestReport) bool) bool {
+	if !yield(t) {
+		return false
+	}
+	for _, in := range t.Inside {
+		if !in.all(yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// tests are the tests of a file, those inside others too.
+func (f *FileReport) tests() iter.Seq[*TestReport] {
+	return func(yield func(*TestReport) bool) {
+		for _, t := range f.Tests {
+			if !t.all(yield) {
+				return
+			}
+		}
+	}
+}
+
+// tests are the tests of all files.
+func (r *Report) tests() iter.Seq[*TestReport] {
+	return func(yield func(*TestReport) bool) {
+		for _, f := range r.Files {
+			for t := range f.tests() {
+				if !yield(t) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // A Failure is one failed assertion, or the error that ended a test.
@@ -83,13 +129,11 @@ func (r *Report) ExitCode() int {
 }
 
 func (r *Report) count() (passed, failed int) {
-	for _, f := range r.Files {
-		for _, t := range f.Tests {
-			if t.Passed {
-				passed++
-			} else {
-				failed++
-			}
+	for t := range r.tests() {
+		if t.Passed {
+			passed++
+		} else {
+			failed++
 		}
 	}
 	return passed, failed
@@ -102,8 +146,13 @@ func (r *Report) WriteText(w io.Writer, verbose bool) error {
 	for _, f := range r.Files {
 		f.writeText(b, verbose)
 	}
-	for _, c := range r.Coverage {
-		c.writeText(b)
+	for t := range r.tests() {
+		if t.Bench != nil {
+			fmt.Fprintf(b, "bench %s: %.1f ns a frame, at most %d steps (%d frames)\n", t.Name, t.Bench.NSPerFrame, t.Bench.MaxSteps, t.Bench.Frames)
+		}
+	}
+	for i := range r.Coverage {
+		r.Coverage[i].writeText(b)
 	}
 	passed, failed := r.count()
 	fmt.Fprintf(b, "%d passed, %d failed", passed, failed)
@@ -122,8 +171,9 @@ func (f *FileReport) writeText(b *bufio.Writer, verbose bool) {
 		}
 		return
 	}
-	failed := 0
-	for _, t := range f.Tests {
+	failed, n := 0, 0
+	for t := range f.tests() {
+		n++
 		if !t.Passed {
 			failed++
 		}
@@ -132,12 +182,12 @@ func (f *FileReport) writeText(b *bufio.Writer, verbose bool) {
 		}
 	}
 	switch {
-	case len(f.Tests) == 0:
+	case n == 0:
 		fmt.Fprintf(b, "none  %s: no test_ function selected\n", f.Path)
 	case failed == 0:
-		fmt.Fprintf(b, "ok    %s: %s\n", f.Path, count(len(f.Tests)))
+		fmt.Fprintf(b, "ok    %s: %s\n", f.Path, count(n))
 	default:
-		fmt.Fprintf(b, "FAIL  %s: %d of %s\n", f.Path, failed, count(len(f.Tests)))
+		fmt.Fprintf(b, "FAIL  %s: %d of %s\n", f.Path, failed, count(n))
 	}
 }
 
@@ -175,12 +225,8 @@ func (t *TestReport) writeText(b *bufio.Writer, verbose bool) {
 	}
 }
 
-func (c FileCoverage) writeText(b *bufio.Writer) {
-	percent := 100.0
-	if c.Branches > 0 {
-		percent = 100 * float64(c.Covered) / float64(c.Branches)
-	}
-	fmt.Fprintf(b, "cover %s: %.1f %% of %d branches", c.File, percent, c.Branches)
+func (c *FileCoverage) writeText(b *bufio.Writer) {
+	fmt.Fprintf(b, "cover %s: %.1f %% of %d branches", c.File, c.Percent(), c.Branches)
 	if len(c.Missing) > 0 {
 		fmt.Fprintf(b, "; not all of line %s", numbers(c.Missing))
 	}

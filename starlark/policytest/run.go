@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -27,13 +26,17 @@ const Suffix = "_test.star"
 // Options say which tests to run and how.
 type Options struct {
 	// Run selects tests by name; nil means all.
-	Run *regexp.Regexp
+	Run Selector
 	// ModuleRoot is the directory that no load may leave; empty means the
 	// directory of each test file.
 	ModuleRoot string
 	// Coverage counts which tests of the compiled programs were made, and how
 	// they came out.
 	Coverage bool
+	// Bench measures how long the frames of each test take to judge.
+	Bench bool
+	// Update writes the files of t.golden() where they differ.
+	Update bool
 	// MaxSteps bounds each test function; 0 means starlark.DefaultMaxSteps.
 	MaxSteps uint64
 }
@@ -48,13 +51,23 @@ func Run(ctx context.Context, paths []string, opts Options) (*Report, error) {
 		return nil, err
 	}
 	began := time.Now()
-	report := &Report{}
+	report := &Report{Files: make([]*FileReport, len(files))}
 	cov := newCoverage(opts.Coverage)
-	for _, file := range files {
-		report.Files = append(report.Files, runFile(ctx, file, opts, cov))
-		if ctx.Err() != nil {
-			return report, context.Cause(ctx)
-		}
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, file := range files {
+		g.Go(func() error { // ends with its tests, which ctx and the step budget bound
+			report.Files[i] = runFile(ctx, file, opts, cov)
+			return nil
+		})
+	}
+	// The functions return no error: failures are in the reports.
+	_ = g.Wait()
+	if ctx.Err() != nil {
+		return report, context.Cause(ctx)
+	}
+	if opts.Bench {
+		report.bench()
 	}
 	report.Duration = time.Since(began)
 	report.Coverage = cov.report()
@@ -64,11 +77,11 @@ func Run(ctx context.Context, paths []string, opts Options) (*Report, error) {
 // Check evaluates the test file at path and returns how many tests it has,
 // without running them.
 func Check(ctx context.Context, path string) (tests int, err error) {
-	_, globals, err := loadFile(ctx, path, Options{})
+	_, _, globals, err := loadFile(ctx, path, Options{})
 	if err != nil {
 		return 0, err
 	}
-	return len(testNames(globals, nil)), nil
+	return len(testNames(globals, &Options{})), nil
 }
 
 // discover lists the test files of paths, each once.
@@ -115,13 +128,13 @@ func runFile(ctx context.Context, path string, opts Options, cov *coverage) *Fil
 	began := time.Now()
 	out := &FileReport{Path: path}
 	defer func() { out.Duration = time.Since(began) }()
-	s, globals, err := loadFile(ctx, path, opts)
+	s, known, globals, err := loadFile(ctx, path, opts)
 	if err != nil {
 		out.Err = err
 		return out
 	}
-	suite := &suite{session: s, judge: newJudge(cov)}
-	names := testNames(globals, opts.Run)
+	suite := &suite{session: s, judge: newJudge(cov), opts: opts, dir: filepath.Dir(path), pods: known}
+	names := testNames(globals, &opts)
 	out.Tests = make([]*TestReport, len(names))
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -134,15 +147,17 @@ func runFile(ctx context.Context, path string, opts Options, cov *coverage) *Fil
 	}
 	// The functions return no error: failures are in the reports.
 	_ = g.Wait()
+	suite.untested()
+	cov.sources(s)
 	return out
 }
 
 // testNames are the selected test functions in the order of the file.
-func testNames(globals gostarlark.StringDict, run *regexp.Regexp) []string {
+func testNames(globals gostarlark.StringDict, opts *Options) []string {
 	var names []string
 	for name, v := range globals {
 		fn, ok := v.(*gostarlark.Function)
-		if ok && strings.HasPrefix(name, "test_") && fn.Name() == name && (run == nil || run.MatchString(name)) {
+		if ok && strings.HasPrefix(name, "test_") && fn.Name() == name && opts.selects(name) {
 			names = append(names, name)
 		}
 	}
@@ -154,29 +169,32 @@ func testNames(globals gostarlark.StringDict, run *regexp.Regexp) []string {
 
 // loadFile evaluates a test file. Each module has containers of its own: a
 // test may load several pods.
-func loadFile(ctx context.Context, path string, opts Options) (*starlark.Session, gostarlark.StringDict, error) {
+func loadFile(ctx context.Context, path string, opts Options) (*starlark.Session, *pods, gostarlark.StringDict, error) {
 	root := opts.ModuleRoot
 	if root == "" {
 		root = filepath.Dir(path)
 	}
 	name, err := filepath.Rel(root, path)
 	if err != nil || !filepath.IsLocal(name) {
-		return nil, nil, &starlark.Error{Msg: fmt.Sprintf("%s: outside the module root %s", path, root)}
+		return nil, nil, nil, &starlark.Error{Msg: fmt.Sprintf("%s: outside the module root %s", path, root)}
 	}
 	var printed []string
 	var s *starlark.Session
+	known := &pods{}
 	sopts := starlark.Options{
-		ModuleRoot: root, MaxSteps: opts.MaxSteps, Predeclared: predeclared(ctx, root, func(p *starlark.Pod) { s.Know(p) }),
+		ModuleRoot: root, MaxSteps: opts.MaxSteps, Predeclared: predeclared(ctx, root, func(p *starlark.Pod) { s.Know(p); known.took(p) }),
 		Print: func(msg string) { printed = append(printed, msg) },
 	}
 	s, err = starlark.NewSession(sopts, func(filename string) *config.Collector {
-		return s.Collector(starlark.PodName(path))
+		c := s.Collector(starlark.PodName(path))
+		known.modules = append(known.modules, c)
+		return c
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	globals, err := s.Exec(ctx, filepath.ToSlash(name))
-	return s, globals, errors.Join(err, s.Close())
+	return s, known, globals, errors.Join(err, s.Close())
 }
 
 // predeclared are the names that test files have besides those of every file.

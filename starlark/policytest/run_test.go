@@ -19,6 +19,15 @@ func run(t *testing.T, opts policytest.Options, paths ...string) *policytest.Rep
 	return report
 }
 
+func selector(t *testing.T, pattern string) policytest.Selector {
+	t.Helper()
+	s, err := policytest.ParseSelector(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func text(t *testing.T, r *policytest.Report, verbose bool) string {
 	t.Helper()
 	var b strings.Builder
@@ -122,14 +131,14 @@ func TestPasses(t *testing.T) {
 
 // Coverage names what no frame reached.
 func TestCoverage(t *testing.T) {
-	r := run(t, policytest.Options{Coverage: true, Run: regexp.MustCompile("no_such_test|other_guard")}, "testdata/fails_test.star")
+	r := run(t, policytest.Options{Coverage: true, Run: selector(t, "no_such_test|other_guard")}, "testdata/fails_test.star")
 	if len(r.Coverage) != 1 || r.Coverage[0].Covered >= r.Coverage[0].Branches || len(r.Coverage[0].Missing) == 0 {
 		t.Errorf("coverage = %+v; want lines missing", r.Coverage)
 	}
 }
 
 func TestSelect(t *testing.T) {
-	r := run(t, policytest.Options{Run: regexp.MustCompile("^test_(cards|frozen)$")}, "testdata/passes_test.star")
+	r := run(t, policytest.Options{Run: selector(t, "^test_(cards|frozen)$")}, "testdata/passes_test.star")
 	if len(r.Files[0].Tests) != 2 || r.ExitCode() != 0 {
 		t.Errorf("%d tests, exit code %d", len(r.Files[0].Tests), r.ExitCode())
 	}

@@ -3,7 +3,6 @@ package policytest
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -25,12 +24,15 @@ const maxFailures = 20
 type suite struct {
 	session *starlark.Session
 	judge   *judge
+	opts    Options
+	dir     string // of the test file, that of golden files
+	pods    *pods
 }
 
 // run runs one test function.
 func (s *suite) run(ctx context.Context, name string, fn *gostarlark.Function) *TestReport {
 	began := time.Now()
-	t := &test{suite: s, sender: frames.DefaultSender(), report: &TestReport{Name: name, Pos: fn.Position().String()}}
+	t := newTest(s, ctx, name, fn.Position().String())
 	th := s.session.Thread(name)
 	th.Print = func(_ *gostarlark.Thread, msg string) { t.report.Output = append(t.report.Output, msg) }
 	config.Attach(th, s.session.Collector(name))
@@ -39,16 +41,45 @@ func (s *suite) run(ctx context.Context, name string, fn *gostarlark.Function) *
 	if _, err := gostarlark.Call(th, fn, gostarlark.Tuple{t}, nil); err != nil {
 		t.broken(err)
 	}
-	t.report.Duration = time.Since(began)
-	t.report.Passed = len(t.report.Failures) == 0
+	t.end(began)
 	return t.report
 }
 
 // A test is the argument t of a test function. It belongs to one thread.
 type test struct {
 	suite  *suite
+	ctx    context.Context
 	sender frames.Sender
 	report *TestReport
+
+	// The test's own world: see [life].
+	now        time.Duration
+	lives      map[*config.Container]*life
+	order      []*life
+	counted    map[*config.Container]counts
+	actions    []string
+	execResult starlark.ExecResult
+}
+
+// counts are the frames of a container that the test judged.
+type counts struct{ frames, bytes, forwarded uint64 }
+
+func newTest(s *suite, ctx context.Context, name, pos string) *test {
+	return &test{
+		suite: s, ctx: ctx, sender: frames.DefaultSender(), report: &TestReport{Name: name, Pos: pos},
+		lives: map[*config.Container]*life{}, counted: map[*config.Container]counts{},
+	}
+}
+
+// end closes the report.
+func (t *test) end(began time.Time) {
+	t.report.Duration = time.Since(began)
+	t.report.Passed = len(t.report.Failures) == 0
+}
+
+// did notes what a callback did.
+func (t *test) did(l *life, what string, words ...string) {
+	t.actions = append(t.actions, strings.TrimSpace(l.Name()+": "+what+" "+strings.Join(words, " ")))
 }
 
 func (t *test) String() string         { return "t" }
@@ -56,7 +87,7 @@ func (t *test) Type() string           { return "t" }
 func (t *test) Freeze()                {}
 func (t *test) Truth() gostarlark.Bool { return true }
 func (t *test) Hash() (uint32, error)  { return 0, fmt.Errorf("unhashable type: t") }
-func (t *test) AttrNames() []string    { return methodNames }
+func (t *test) AttrNames() []string    { return methodNames() }
 func (t *test) Attr(name string) (gostarlark.Value, error) {
 	for _, m := range methods(t) {
 		if m.Name == "t."+name {
@@ -64,38 +95,6 @@ func (t *test) Attr(name string) (gostarlark.Value, error) {
 		}
 	}
 	return nil, nil
-}
-
-var methodNames = []string{"drops", "equal", "fail", "forwards", "name", "nic"}
-
-// methods is the table of what t can do.
-func methods(t *test) []*args.Builtin {
-	target := args.Param{Name: "policy", Type: typeTarget, Required: true, Doc: "a policy, judged for the test's card, or a container with its own card and policy"}
-	sent := args.Param{Name: "frame", Type: args.OneOrMore[*frames.Frame](args.Of[*frames.Frame]("a frame")), Required: true, Doc: "a frame, or a list of frames of which each is judged"}
-	return []*args.Builtin{
-		{Name: "t.drops", Doc: "The frame drops, and for the reason named if one is.", Params: []args.Param{target, sent,
-			{Name: "line", Type: args.String, Default: "None", Doc: "part of the text of the deciding source line"},
-			{Name: "why", Type: args.String, Default: "None", Doc: `what decides: "predicate", "guard", "unspoken" or "fragment"; the name of a predicate or guard; or the reason a frame does not parse, as "malformed arp"`},
-			{Name: "guard", Type: args.String, Default: "None", Doc: `the guard that decides: "mac", "ip", "arp", ...`},
-		}, Positional: 2, Result: "NoneType", Call: t.drops},
-		{Name: "t.forwards", Doc: "The frame is forwarded.", Params: []args.Param{target, sent,
-			{Name: "line", Type: args.String, Default: "None", Doc: "part of the text of the deciding source line"},
-		}, Positional: 2, Result: "NoneType", Call: t.forwards},
-		{Name: "t.equal", Doc: "Two values are equal.", Params: []args.Param{
-			{Name: "got", Type: typeAny, Required: true, Doc: "what came out"},
-			{Name: "want", Type: typeAny, Required: true, Doc: "what should have"},
-		}, Positional: 2, Result: "NoneType", Call: t.equal},
-		{Name: "t.fail", Doc: "The test fails, and goes on.", Params: []args.Param{
-			{Name: "message", Type: args.String, Required: true, Doc: "why"},
-		}, Positional: 1, Result: "NoneType", Call: func(c *args.Call) (gostarlark.Value, error) {
-			t.failed(c, args.Get[string](c, "message"), "")
-			return gostarlark.None, nil
-		}},
-		{Name: "t.nic", Doc: "The card that sends from here on in this test, where the policy is not a container's.", Params: []args.Param{
-			{Name: "ip", Type: args.OneOrMore[netip.Addr](typeOwnIP), Default: `["10.0.0.2", "fd00::2"]`, Doc: "its addresses, with or without prefix length"},
-			{Name: "mac", Type: args.MAC, Default: `"02:00:00:00:00:02"`, Doc: "its MAC address"},
-		}, Positional: 2, Result: "NoneType", Call: t.nic},
-	}
 }
 
 var typeAny = args.Type{Name: "a value", TakesNone: true, Convert: func(v gostarlark.Value) (any, error) { return v, nil }}

@@ -16,13 +16,34 @@ import (
 	"sekimori/starlark/policy"
 )
 
-// target is the policy to ask and the card to send from.
+// target is the policy to ask and the card to send from. Of a container it is
+// the policy that its callbacks have put in force.
 func (t *test) target(c *args.Call) (*policy.Policy, frames.Sender) {
 	if ctr, ok := c.Vals["policy"].(*config.Container); ok {
-		id := ctr.Identity()
-		return ctr.Policy, frames.Sender{MAC: id.MAC, Addrs: id.Addrs}
+		p := ctr.Policy
+		if l := t.lives[ctr]; l != nil {
+			p = l.policy
+		}
+		return p, sender(ctr.Identity())
 	}
 	return args.Get[*policy.Policy](c, "policy"), t.sender
+}
+
+// sender is a container's card as builders need it.
+func sender(id policy.Identity) frames.Sender { return frames.Sender{MAC: id.MAC, Addrs: id.Addrs} }
+
+// count adds to what a container's callbacks read by ctx.policy.stats().
+func (t *test) count(c *args.Call, data []byte, r *replay.Result) {
+	ctr, ok := c.Vals["policy"].(*config.Container)
+	if !ok {
+		return
+	}
+	n := t.counted[ctr]
+	n.frames, n.bytes = n.frames+1, n.bytes+uint64(len(data))
+	if r != nil && r.Verdict() == rule.Forward {
+		n.forwarded++
+	}
+	t.counted[ctr] = n
 }
 
 // verdicts judges the frames of an assertion. A container without policy has
@@ -31,6 +52,7 @@ func (t *test) verdicts(c *args.Call, check func(f *frames.Frame, data []byte, p
 	p, sender := t.target(c)
 	var prog *compiled
 	if p != nil {
+		// The report names programs by what a machine would report.
 		if prog = t.suite.judge.compile(p, sender); prog.err != nil {
 			return prog.err
 		}
@@ -47,7 +69,9 @@ func (t *test) verdicts(c *args.Call, check func(f *frames.Frame, data []byte, p
 		var r *replay.Result
 		if prog != nil {
 			r = t.suite.judge.judge(prog, data)
+			t.bench(prog, data)
 		}
+		t.count(c, data, r)
 		check(f, data, prog, r)
 	}
 	return nil
