@@ -33,7 +33,11 @@ var crossTree = map[string][]string{
 // upward lists the packages that stand on one above them in the tree.
 // policytest runs *_test.star files through the loader, as net/http/httptest
 // stands on net/http.
-var upward = map[string]string{"starlark/policytest": "starlark"}
+// virtqtest plays the driver to virtq's device, and speaks of the same ring.
+var upward = map[string]string{
+	"starlark/policytest": "starlark",
+	"vmm/virtq/virtqtest": "vmm/virtq",
+}
 
 // trees are held to crossTree; what else lies at the top (bench, e2e,
 // examples) measures and shows the whole, and may import all of it.
@@ -44,7 +48,8 @@ var unsafeHere = []string{"lifecycle/linux", "vmm/guestmem", "vmm/kvm"}
 
 // framePath is what runs for every frame. gopacket panics on 17 of 3,224
 // public frames, and allocates; it reads files and checks tests elsewhere.
-var framePath = []string{"nicshadow", "nicshadow/frame", "nicshadow/rule", "nicshadow/tap", "nicshadow/uplink"}
+var framePath = []string{"nicshadow", "nicshadow/frame", "nicshadow/rule", "nicshadow/tap", "nicshadow/uplink",
+	"vmm/guestmem", "vmm/virtq", "vmm/virtio", "vmm/vhostuser"}
 
 // denied imports, for all but tests, and why. The trees only.
 var denied = map[string]string{
