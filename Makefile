@@ -18,7 +18,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export CGO_ENABLED := 0
 
-.PHONY: help demo test bench lint build install clean
+.PHONY: help demo test bench lint build kernel install clean
 
 help: ## this list
 	@echo 'usage: make TARGET'
@@ -29,7 +29,7 @@ demo: build ## ARP spoofing, seen and then stopped: examples/arp_guard.star on t
 	@$(GO) build -trimpath -o bin/demo ./examples/demo
 	@$(SUDO) bin/demo -seki bin/seki
 
-test: build ## everything: vet, unit and root tests, fuzzing, the race detector
+test: build kernel ## everything: vet, unit and root tests, fuzzing, the race detector
 	@scripts/deps test
 	@FUZZTIME=$(FUZZTIME) GO=$(GO) scripts/test
 
@@ -44,6 +44,9 @@ lint: ## go vet, staticcheck, gofmt and shellcheck
 
 build: ## bin/seki, static
 	@$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/seki ./cmd/seki
+
+kernel: build ## the kernel of machine uml, from Debian's source: minutes, once
+	@bin/seki machine kernel path 2>/dev/null || { scripts/deps kernel && bin/seki machine kernel build; }
 
 install: build ## bin/seki to $(PREFIX)/bin, with shell completion for bash
 	install -D -m 755 bin/seki $(DESTDIR)$(PREFIX)/bin/seki

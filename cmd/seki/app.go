@@ -111,7 +111,7 @@ Ethernet frame that they send.`,
 	root.AddCommand(
 		a.runCommand(), a.checkCommand(), a.planCommand(), a.testCommand(), a.explainCommand(), a.disasmCommand(),
 		a.psCommand(), a.execCommand(), a.logsCommand(), a.eventsCommand(), a.statsCommand(), a.stopCommand(),
-		a.doctorCommand(), a.versionCommand(),
+		a.machineCommand(), a.doctorCommand(), a.versionCommand(),
 	)
 	return root
 }
