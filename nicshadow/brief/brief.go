@@ -83,6 +83,8 @@ func ip(k *frame.Key) string {
 			name = "icmpv6"
 		}
 		return fmt.Sprintf("%s %v -> %v type %d code %d", name, s, d, k.Uint(frame.ICMPType), k.Uint(frame.ICMPCode))
+	case frame.ClassIPv4DHCP, frame.ClassIPv6DHCP:
+		return dhcp(k, port(k, s, frame.SrcPort), port(k, d, frame.DstPort))
 	case frame.ClassIPv6NDP:
 		return ndp(k, s, d)
 	case frame.ClassIPv4Fragment, frame.ClassIPv6Fragment:
@@ -104,6 +106,27 @@ func ndp(k *frame.Key, src, dst netip.Addr) string {
 	}
 	if m := k.Uint(frame.NDPLinkMAC); m != 0 {
 		s += fmt.Sprintf(" link %v", frame.MACFromUint64(m))
+	}
+	return s
+}
+
+var (
+	dhcpNames  = [...]string{"", "discover", "offer", "request", "decline", "ack", "nak", "release", "inform", "forcerenew"}
+	dhcp6Names = [...]string{"", "solicit", "advertise", "request", "confirm", "renew", "rebind", "reply", "release", "decline",
+		"reconfigure", "information-request", "relay-forward", "relay-reply"}
+)
+
+func dhcp(k *frame.Key, src, dst netip.AddrPort) string {
+	protocol, names, about := "dhcp", dhcpNames[:], frame.DHCPRequested4
+	if k.Class() == frame.ClassIPv6DHCP {
+		protocol, names, about = "dhcpv6", dhcp6Names[:], frame.DHCPRequested6
+	}
+	s := fmt.Sprintf("%s %s %v -> %v", protocol, names[k.Uint(frame.DHCPType)%uint64(len(names))], src, dst)
+	if a := addr(k, about); !a.IsUnspecified() {
+		s += fmt.Sprintf(" address %v", a)
+	}
+	if m := k.Uint(frame.DHCPClientMAC); m != 0 && m != k.Uint(frame.EthSrc) {
+		s += fmt.Sprintf(" for %v", frame.MACFromUint64(m))
 	}
 	return s
 }

@@ -25,6 +25,9 @@ const (
 	ClassIPv6Other    // any other protocol
 	ClassIPv6Fragment // a later fragment
 
+	ClassIPv4DHCP // UDP to port 67 or 68 (RFC 2131)
+	ClassIPv6DHCP // UDP to port 546 or 547 (RFC 8415)
+
 	NumClasses
 )
 
@@ -43,6 +46,8 @@ var classNames = [NumClasses]string{
 	ClassIPv6NDP:      "ipv6-ndp",
 	ClassIPv6Other:    "ipv6-other",
 	ClassIPv6Fragment: "ipv6-fragment",
+	ClassIPv4DHCP:     "ipv4-dhcp",
+	ClassIPv6DHCP:     "ipv6-dhcp",
 }
 
 // String is the name of the class, as assembly and log lines write it.
@@ -88,12 +93,13 @@ func (s ClassSet) Has(c Class) bool { return c < NumClasses && s>>c&1 != 0 }
 const (
 	setARP  ClassSet = 1 << ClassARP
 	setTCP  ClassSet = 1<<ClassIPv4TCP | 1<<ClassIPv6TCP
-	setUDP  ClassSet = 1<<ClassIPv4UDP | 1<<ClassIPv6UDP
+	setDHCP ClassSet = 1<<ClassIPv4DHCP | 1<<ClassIPv6DHCP
+	setUDP  ClassSet = 1<<ClassIPv4UDP | 1<<ClassIPv6UDP | setDHCP
 	setNDP  ClassSet = 1 << ClassIPv6NDP
 	setICMP ClassSet = 1<<ClassIPv4ICMP | 1<<ClassIPv6ICMP | setNDP
 	setIPv4 ClassSet = 1<<ClassIPv4TCP | 1<<ClassIPv4UDP | 1<<ClassIPv4ICMP |
-		1<<ClassIPv4Other | 1<<ClassIPv4Fragment
+		1<<ClassIPv4Other | 1<<ClassIPv4Fragment | 1<<ClassIPv4DHCP
 	setIPv6 ClassSet = 1<<ClassIPv6TCP | 1<<ClassIPv6UDP | 1<<ClassIPv6ICMP |
-		1<<ClassIPv6NDP | 1<<ClassIPv6Other | 1<<ClassIPv6Fragment
+		1<<ClassIPv6NDP | 1<<ClassIPv6Other | 1<<ClassIPv6Fragment | 1<<ClassIPv6DHCP
 	setAll ClassSet = (1<<NumClasses - 1) &^ (1 << ClassNone)
 )

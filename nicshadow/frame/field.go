@@ -58,6 +58,19 @@ const (
 	ICMPAbout4
 	ICMPAbout6
 
+	// DHCP (RFC 2131) and DHCPv6 (RFC 8415), classes DHCP. Some fields have
+	// one for each IP version.
+	DHCPOp          // 1 from clients to servers, 2 from servers to clients
+	DHCPType        // message type: option 53, or the first byte of DHCPv6
+	DHCPRelayed     // a relay's: giaddr is set, or a relay message of DHCPv6
+	DHCPClientMAC   // chaddr; DHCPv6 has none
+	DHCPRequested4  // from clients option 50, else ciaddr; from servers yiaddr
+	DHCPRequested6  // the first address in an IA_NA or IA_TA; :: without one
+	DHCPServer4     // option 54; 0 without one
+	DHCPServer6     // option 12; :: without one
+	DHCPTransaction // xid of 32 bits, in DHCPv6 of 24
+	DHCPLeaseTime   // option 51, or the valid lifetime of DHCPRequested6; in seconds, 0 without one
+
 	// NumFields is the number of field numbers, FieldInvalid included.
 	NumFields
 )
@@ -125,6 +138,17 @@ var infos = [NumFields]Info{
 	NDPLinkMAC: {"ndp.mac", KindMAC, 48, wordMAC, 16, setNDP},
 	ICMPAbout4: {"icmp.about4", KindIPv4, 32, wordTarget, 0, 1 << ClassIPv4ICMP},
 	ICMPAbout6: {"icmp.about6", KindIPv6, 128, wordTarget, 0, 1 << ClassIPv6ICMP},
+
+	DHCPOp:          {"dhcp.op", KindInt, 2, wordMAC, shiftDHCPOp, setDHCP},
+	DHCPType:        {"dhcp.type", KindInt, 8, wordMAC, 0, setDHCP},
+	DHCPRelayed:     {"dhcp.relay", KindBool, 1, wordMAC, shiftDHCPRelay, setDHCP},
+	DHCPClientMAC:   {"dhcp.mac", KindMAC, 48, wordMAC, 16, 1 << ClassIPv4DHCP},
+	DHCPRequested4:  {"dhcp.addr4", KindIPv4, 32, wordTarget, 32, 1 << ClassIPv4DHCP},
+	DHCPRequested6:  {"dhcp.addr6", KindIPv6, 128, wordTarget, 0, 1 << ClassIPv6DHCP},
+	DHCPServer4:     {"dhcp.server4", KindIPv4, 32, wordTarget, 0, 1 << ClassIPv4DHCP},
+	DHCPServer6:     {"dhcp.server6", KindIPv6, 128, wordServer, 0, 1 << ClassIPv6DHCP},
+	DHCPTransaction: {"dhcp.xid", KindInt, 32, wordLease, shiftDHCPXID, setDHCP},
+	DHCPLeaseTime:   {"dhcp.lease", KindInt, 32, wordLease, 0, setDHCP},
 }
 
 // Valid reports whether f is one of the fields.

@@ -1,8 +1,8 @@
 package frame
 
 // NumWords is the number of words in a [Key]. It is a power of two so that an
-// index masked with NumWords-1 needs no bounds check; the last four words are
-// not used.
+// index masked with NumWords-1 needs no bounds check; the last word is not
+// used.
 const NumWords = 16
 
 // A Key holds the fields of one parsed frame at fixed places:
@@ -15,9 +15,13 @@ const NumWords = 16
 //	  4   | source port |  dest. port  | type, code |  TCP flags   |
 //	      | ARP sender MAC (48)                     | ARP operation|
 //	  5   | ARP target MAC, NDP link-layer address  | 0            |
+//	      | DHCP client MAC (48)  | relayed, operation, type (8)   |
 //	 6 7  | IPv6 source                                            |
 //	 8 9  | IPv6 destination                                       |
-//	10 11 | NDP target, where what an ICMP error is about was going  |
+//	10 11 | NDP target, where what an ICMP error is about was going, |
+//	      | the address that DHCP is about                         |
+//	12 13 | DHCP server                                            |
+//	  14  | DHCP transaction (32)      | lease time in seconds (32)|
 //
 // Fields of classes that never occur together share words, so a test of a
 // field is only meaningful in a class that [Class.Has] it: rule programs are
@@ -41,6 +45,8 @@ const (
 	wordSrc6   = 6
 	wordDst6   = 8
 	wordTarget = 10
+	wordServer = 12
+	wordLease  = 14
 )
 
 // Words that the rule machine reads by name, not by the place of a field.
@@ -67,6 +73,10 @@ const (
 	shiftRst      = 2
 	shiftSyn      = 1
 	shiftFin      = 0
+
+	shiftDHCPOp    = 8
+	shiftDHCPRelay = 10
+	shiftDHCPXID   = 32
 )
 
 // Class is the class of the parsed frame, ClassNone before [Parse] accepted

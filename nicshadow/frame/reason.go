@@ -28,6 +28,7 @@ const (
 	MalformedICMP    // an error message without the header it is about, or in fragments
 	MalformedNDP     // against the validation rules of RFC 4861
 	FragmentedNDP    // neighbour discovery in any fragment (RFC 6980)
+	MalformedDHCP    // no message of RFC 2131 or RFC 8415, or in fragments
 	TrailingBytes    // more bytes behind the packet than Ethernet's padding
 
 	NumReasons
@@ -54,6 +55,7 @@ var reasonNames = [NumReasons]string{
 	MalformedICMP:    "malformed icmp",
 	MalformedNDP:     "malformed ndp",
 	FragmentedNDP:    "fragmented ndp",
+	MalformedDHCP:    "malformed dhcp",
 	TrailingBytes:    "trailing bytes",
 }
 

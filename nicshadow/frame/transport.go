@@ -37,6 +37,13 @@ func parseUDP(p []byte, first bool, c Class, meta uint64, k *Key) Reason {
 		return MalformedUDP
 	}
 	k.Words[wordL4] = head &^ 0xffffffff
+	// By the port it goes to: that is what its receiver goes by.
+	switch to := head >> 32 & 0xffff; {
+	case to-67 < 2 && c == ClassIPv4UDP:
+		return parseDHCP4(p[8:], first, meta, k)
+	case to-546 < 2 && c == ClassIPv6UDP:
+		return parseDHCP6(p[8:], first, meta, k)
+	}
 	return k.accept(c, meta)
 }
 

@@ -46,9 +46,9 @@ no:
 	ret	drop, predicate "allow_arp" (web.star:2:5)
 stranger:
 	ret	drop, guard "arp" (web.star:7:1)
-.entry other ipv4-tcp ipv4-icmp ipv4-other ipv4-fragment ipv6-tcp ipv6-udp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment
+.entry other ipv4-tcp ipv4-icmp ipv4-other ipv4-fragment ipv6-tcp ipv6-udp ipv6-dhcp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment
 	ret	drop, unspoken "this" (web.star:7:1)
-.entry ipv4-udp
+.entry ipv4-udp ipv4-dhcp
 	ldi	r0, 1000
 	ldf	r1, port.dst
 	div	r0, r1

@@ -87,8 +87,8 @@ func TestPoolsComeBack(t *testing.T) {
 }
 
 func TestAssembleErrors(t *testing.T) {
-	entries := ".entry arp other ipv4-tcp ipv4-udp ipv4-icmp ipv4-other ipv4-fragment " +
-		"ipv6-tcp ipv6-udp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment\n"
+	entries := ".entry arp other ipv4-tcp ipv4-udp ipv4-dhcp ipv4-icmp ipv4-other ipv4-fragment " +
+		"ipv6-tcp ipv6-udp ipv6-dhcp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment\n"
 	for src, want := range map[string]string{
 		"":                                 "class arp has no entry",
 		entries:                            "an entry without an instruction",

@@ -46,7 +46,7 @@ func benchFrames() []benchFrame {
 		{"arp-request", arpFrame(1, "10.0.0.5", "10.0.0.1"), rule.Drop},
 		{"tcp-1514", ipv4Frame(6, "10.0.0.5", "93.184.216.34", 40000, 443, 1514), rule.Forward},
 		{"udp-60", ipv4Frame(17, "10.0.0.5", "10.0.0.8", 40000, 9999, 60), rule.Forward},
-		{"dhcp-342", ipv4Frame(17, "0.0.0.0", "255.255.255.255", 68, 67, 342), rule.Drop},
+		{"dhcp-342", dhcpDiscover(), rule.Drop},
 	}
 }
 
@@ -83,6 +83,16 @@ func ipv4Frame(proto byte, src, dst string, sport, dport uint16, n int) []byte {
 	} else {
 		b[46], b[47] = 0x50, 0x10
 	}
+	return b
+}
+
+// dhcpDiscover is what udhcpc sends first.
+func dhcpDiscover() []byte {
+	b := ipv4Frame(17, "0.0.0.0", "255.255.255.255", 68, 67, 342)
+	m := b[42:]
+	copy(m, []byte{1, 1, 6, 0, 0x12, 0x34, 0x56, 0x78})
+	copy(m[28:], ownMAC[:])
+	copy(m[236:], []byte{0x63, 0x82, 0x53, 0x63, 53, 1, 1, 61, 7, 1, 2, 0, 0, 0, 0, 5, 57, 2, 2, 64, 55, 7, 1, 3, 6, 12, 15, 28, 42, 255})
 	return b
 }
 

@@ -39,7 +39,7 @@ import (
 // changes anything here raises the version.
 const (
 	magic   = "SKMR"
-	version = 1
+	version = 2
 
 	headerSize  = 16
 	sectionHead = 16

@@ -21,8 +21,8 @@ func Example() {
 		forged:
 			ret  drop, guard "arp"
 
-		.entry other ipv4-tcp ipv4-udp ipv4-icmp ipv4-other ipv4-fragment
-		.entry ipv6-tcp ipv6-udp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment
+		.entry other ipv4-tcp ipv4-udp ipv4-dhcp ipv4-icmp ipv4-other ipv4-fragment
+		.entry ipv6-tcp ipv6-udp ipv6-dhcp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment
 			ret drop, unspoken "ethernet"
 	`)
 	if err != nil {

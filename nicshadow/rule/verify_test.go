@@ -262,7 +262,7 @@ func TestDecodeBytes(t *testing.T) {
 	}{
 		{"empty", "not a rule program", func([]byte) []byte { return nil }},
 		{"magic", "not a rule program", func(b []byte) []byte { b[0]++; return b }},
-		{"version", "version 2, want 1", func(b []byte) []byte { b[4]++; return b }},
+		{"version", "version 3, want 2", func(b []byte) []byte { b[4]++; return b }},
 		{"number of sections", "9 sections", func(b []byte) []byte { b[6]++; return b }},
 		{"length", "length", func(b []byte) []byte { b[8]++; return b }},
 		{"trailing byte", "length", func(b []byte) []byte { return append(b, 0) }},
@@ -294,7 +294,7 @@ func TestDecodeBytes(t *testing.T) {
 			binary.LittleEndian.PutUint32(section(b, 4)[4:], 65536)
 			return b
 		}},
-		{"one entry too few", "section entries: 13 entries, want 14", func(b []byte) []byte { section(b, 1)[4]--; return b }},
+		{"one entry too few", "section entries: 15 entries, want 16", func(b []byte) []byte { section(b, 1)[4]--; return b }},
 		{"entry of class none", "entry of class none: 1", func(b []byte) []byte { section(b, 1)[16] = 1; return b }},
 		{"line in no file", "line of insn 0: no such position", func(b []byte) []byte {
 			copy(section(b, 3)[16:], []byte{9, 0, 1, 0, 1, 0, 0, 0})

@@ -31,6 +31,10 @@ func (p *Policy) Compile(id Identity) (*rule.Program, error) {
 	return prog, nil
 }
 
+// asUDP names the class that the frames of a class are judged as where there
+// is no allow_dhcp. Behind their first check theirs are the same.
+var asUDP = [frame.NumClasses]frame.Class{frame.ClassIPv4DHCP: frame.ClassIPv4UDP, frame.ClassIPv6DHCP: frame.ClassIPv6UDP}
+
 // An assembly puts the predicates of a policy together, class by class.
 type assembly struct {
 	*compiler
@@ -53,6 +57,11 @@ func (c *compiler) unit(p *Policy, id Identity) (*rule.Unit, error) {
 	s.clear()
 	var roots [frame.NumClasses]nid
 	for class := frame.ClassNone + 1; class < frame.NumClasses; class++ {
+		if udp := asUDP[class]; udp != frame.ClassNone && !p.has(allowDHCP) {
+			// Nothing but a guard tells it from UDP: that is not compiled twice.
+			roots[class] = a.guardedBy(classChecks[class][:1], roots[udp])
+			continue
+		}
 		roots[class] = s.class(a.class(class), class)
 	}
 	if err := c.mistakes(roots[1:]); err != nil {
@@ -91,8 +100,11 @@ func hashWhy(w *rule.Why) uint64 {
 // class is the tree of verdicts for the frames of a class: guards first, then
 // the layers, if none of them is left unspoken.
 func (a *assembly) class(class frame.Class) nid {
-	tree := a.layers(class)
-	checks := classChecks[class]
+	return a.guardedBy(classChecks[class], a.layers(class))
+}
+
+// guardedBy is tree for the frames that pass the checks whose guards are on.
+func (a *assembly) guardedBy(checks []check, tree nid) nid {
 	for i := len(checks) - 1; i >= 0; i-- {
 		if !a.p.off.has(checks[i].guard) {
 			tree = a.guarded(checks[i], tree)

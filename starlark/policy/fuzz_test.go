@@ -52,9 +52,9 @@ func (g *gen) field(names ...string) string {
 }
 
 var (
-	intFields  = []string{"op", "protocol", "ttl", "hop_limit", "dscp", "src_port", "dst_port", "type", "code", "vlan", "vlan_tags", "length", "ethertype"}
+	intFields  = []string{"op", "protocol", "ttl", "hop_limit", "dscp", "src_port", "dst_port", "type", "code", "vlan", "vlan_tags", "length", "ethertype", "message_type"}
 	boolFields = []string{"syn", "ack", "fin", "rst", "fragment"}
-	ipFields   = []string{"src_ip", "dst_ip", "target_ip"}
+	ipFields   = []string{"src_ip", "dst_ip", "target_ip", "requested_ip", "server_ip"}
 	macFields  = []string{"src_mac", "dst_mac", "link_mac"}
 )
 
@@ -299,6 +299,7 @@ func (g *gen) program() string {
 		{"allow_icmp", slices.Concat([]string{"type", "code", "hop_limit"}, ip[:2])},
 		{"allow_ethernet", link},
 		{"allow_ndp", []string{"type", "target_ip", "link_mac", "src_ip"}},
+		{"allow_dhcp", []string{"op", "message_type", "requested_ip", "server_ip", "dst_port", "dst_ip"}},
 	}
 	var args []string
 	for i, k := range known {
@@ -336,7 +337,7 @@ func randomKey(r *rand.Rand) *frame.Key {
 			continue
 		}
 		switch f {
-		case frame.EthSrc, frame.ARPSenderMAC, frame.ARPSenderIP, frame.IPv4Src, frame.IPv6Src, frame.VLANTags:
+		case frame.EthSrc, frame.ARPSenderMAC, frame.ARPSenderIP, frame.IPv4Src, frame.IPv6Src, frame.VLANTags, frame.DHCPOp, frame.DHCPRelayed, frame.DHCPClientMAC:
 			if r.IntN(5) > 0 {
 				continue // or hardly a frame gets past the guards
 			}
@@ -350,6 +351,9 @@ func randomKey(r *rand.Rand) *frame.Key {
 			}
 			continue
 		case frame.ARPOp:
+			set(k, f, 1+r.IntN(2))
+			continue
+		case frame.DHCPOp:
 			set(k, f, 1+r.IntN(2))
 			continue
 		case frame.VLANTags:

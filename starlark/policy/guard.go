@@ -18,7 +18,7 @@ const (
 	guardARP               // ARP sender address is an own one
 	guardNDP               // neighbour discovery speaks of own addresses only
 	guardRA                // no router advertisements, no redirects
-	guardDHCP              // no DHCP servers: nothing from their port, nothing to their clients'
+	guardDHCP              // no DHCP servers, no relays, no clients with another's MAC
 )
 
 // guardNames are what guard = [...] and the reason of a drop call them.
@@ -158,6 +158,15 @@ func checksOf(c frame.Class) []check {
 	}
 	of := func(f frame.Field, o ownSet) fieldTest { return fieldTest{field: f, of: o} }
 
+	// First, so that what follows is what it is for any datagram.
+	switch c {
+	case frame.ClassIPv4DHCP:
+		// A server keeps its leases by chaddr: one client that asks under many
+		// of them takes all addresses there are.
+		add(guardDHCP, clause{is(frame.DHCPOp, 1), is(frame.DHCPRelayed, 0), of(frame.DHCPClientMAC, ownMAC)})
+	case frame.ClassIPv6DHCP:
+		add(guardDHCP, clause{is(frame.DHCPOp, 1), is(frame.DHCPRelayed, 0)})
+	}
 	add(guardVLAN, clause{is(frame.VLANTags, 0)})
 	add(guardMAC, clause{of(frame.EthSrc, ownMAC)})
 	switch family(c) {
@@ -201,11 +210,11 @@ func checksOf(c frame.Class) []check {
 		add(guardNDP, clause{not(frame.ICMPType, typeNA), of(frame.NDPLinkMAC, ownLink)},
 			clause{of(frame.NDPTarget, own6), of(frame.NDPLinkMAC, ownLink)},
 			clause{is(frame.ICMPType, typeRA, typeRedirect)})
-	case frame.ClassIPv4UDP:
+	case frame.ClassIPv4UDP, frame.ClassIPv4DHCP:
 		// Clients look at the port their answer comes to, not at the one it
 		// comes from.
 		add(guardDHCP, clause{not(frame.SrcPort, 67), not(frame.DstPort, 68)})
-	case frame.ClassIPv6UDP:
+	case frame.ClassIPv6UDP, frame.ClassIPv6DHCP:
 		add(guardDHCP, clause{not(frame.SrcPort, 547), not(frame.DstPort, 546)})
 	}
 	return out

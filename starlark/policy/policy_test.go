@@ -69,7 +69,7 @@ func key(c frame.Class, fields map[frame.Field]any) *frame.Key {
 // honest is the value of a field in a frame that passes the guards.
 func honest(c frame.Class, f frame.Field) (any, bool) {
 	switch f {
-	case frame.EthSrc, frame.ARPSenderMAC, frame.NDPLinkMAC:
+	case frame.EthSrc, frame.ARPSenderMAC, frame.NDPLinkMAC, frame.DHCPClientMAC:
 		return identity.MAC, true
 	case frame.EthDst:
 		return frame.MAC{2, 0, 10, 0, 0, 9}, true
@@ -112,6 +112,8 @@ func honest(c frame.Class, f frame.Field) (any, bool) {
 		return 128, true
 	case frame.IPFragment:
 		return 1, c == frame.ClassIPv4Fragment || c == frame.ClassIPv6Fragment
+	case frame.DHCPOp, frame.DHCPType:
+		return 1, true
 	case frame.IPTTL:
 		return 64, true
 	case frame.Length:

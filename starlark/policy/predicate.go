@@ -14,18 +14,19 @@ const (
 	allowUDP
 	allowICMP
 	allowNDP
+	allowDHCP
 	numPreds
 )
 
 // predNames are the names that policy() knows.
-var predNames = []string{"allow_ethernet", "allow_arp", "allow_ipv4", "allow_ipv6", "allow_tcp", "allow_udp", "allow_icmp", "allow_ndp"}
+var predNames = []string{"allow_ethernet", "allow_arp", "allow_ipv4", "allow_ipv6", "allow_tcp", "allow_udp", "allow_icmp", "allow_ndp", "allow_dhcp"}
 
 func (p pred) String() string { return predNames[p] }
 
 // Sets of predicates that make up a layer.
 const (
 	networkLayer   = 1<<allowARP | 1<<allowIPv4 | 1<<allowIPv6
-	transportLayer = 1<<allowTCP | 1<<allowUDP | 1<<allowICMP | 1<<allowNDP
+	transportLayer = 1<<allowTCP | 1<<allowUDP | 1<<allowICMP | 1<<allowNDP | 1<<allowDHCP
 )
 
 // An ipFamily distinguishes the compilations of one predicate: over IPv4 and
@@ -94,6 +95,11 @@ var params = [numPreds][]param{
 	allowNDP: join(icmpParams, list(
 		everywhere("target_ip", frame.NDPTarget), everywhere("link_mac", frame.NDPLinkMAC),
 	), ipParams, list(ttlParam, hopLimitParam), linkParams),
+	allowDHCP: join(list(
+		everywhere("op", frame.DHCPOp), everywhere("message_type", frame.DHCPType),
+		byFamily("requested_ip", frame.DHCPRequested4, frame.DHCPRequested6),
+		byFamily("server_ip", frame.DHCPServer4, frame.DHCPServer6),
+	), portParams, ipParams, list(ttlParam, hopLimitParam), linkParams),
 }
 
 var icmpParams = []param{everywhere("type", frame.ICMPType), everywhere("code", frame.ICMPCode)}
@@ -170,6 +176,11 @@ func transport(c frame.Class, present uint) (p pred, ok bool) {
 		return allowTCP, true
 	case frame.ClassIPv4UDP, frame.ClassIPv6UDP:
 		return allowUDP, true
+	case frame.ClassIPv4DHCP, frame.ClassIPv6DHCP:
+		if present>>allowDHCP&1 != 0 {
+			return allowDHCP, true
+		}
+		return allowUDP, true
 	case frame.ClassIPv4ICMP, frame.ClassIPv6ICMP:
 		return allowICMP, true
 	case frame.ClassIPv6NDP:
@@ -202,4 +213,6 @@ var spoken = [frame.NumClasses]struct{ network, transport string }{
 	frame.ClassIPv6NDP:      {"ipv6", "ndp"},
 	frame.ClassIPv6Other:    {"ipv6", "protocol"},
 	frame.ClassIPv6Fragment: {"ipv6", "protocol"},
+	frame.ClassIPv4DHCP:     {"ipv4", "udp"},
+	frame.ClassIPv6DHCP:     {"ipv6", "udp"},
 }

@@ -96,7 +96,7 @@ var classFacts = func() (out [frame.NumClasses][]fieldTest) {
 			not(frame.EtherType, numbers(0x0800, 0x0806, 0x86dd))
 		case frame.ClassIPv4TCP, frame.ClassIPv6TCP:
 			is(frame.IPProtocol, numbers(6))
-		case frame.ClassIPv4UDP, frame.ClassIPv6UDP:
+		case frame.ClassIPv4UDP, frame.ClassIPv6UDP, frame.ClassIPv4DHCP, frame.ClassIPv6DHCP:
 			is(frame.IPProtocol, numbers(17))
 		case frame.ClassIPv4ICMP:
 			is(frame.IPProtocol, numbers(1))

@@ -47,6 +47,17 @@ var universe = starlark.StringDict{
 		"ROUTER_SOLICITATION": 10, "TIME_EXCEEDED": 11, "PARAMETER_PROBLEM": 12,
 	}),
 
+	// RFC 2131 and RFC 3203.
+	"DHCP": NewNames("DHCP", map[string]int{
+		"DISCOVER": 1, "OFFER": 2, "REQUEST": 3, "DECLINE": 4, "ACK": 5, "NAK": 6, "RELEASE": 7, "INFORM": 8, "FORCERENEW": 9,
+	}),
+
+	// RFC 8415, 7.3.
+	"DHCPV6": NewNames("DHCPV6", map[string]int{
+		"SOLICIT": 1, "ADVERTISE": 2, "REQUEST": 3, "CONFIRM": 4, "RENEW": 5, "REBIND": 6, "REPLY": 7, "RELEASE": 8,
+		"DECLINE": 9, "RECONFIGURE": 10, "INFORMATION_REQUEST": 11, "RELAY_FORWARD": 12, "RELAY_REPLY": 13,
+	}),
+
 	// RFC 4443, RFC 2710, RFC 3810, RFC 4861.
 	"ICMPV6_TYPE": NewNames("ICMPV6_TYPE", map[string]int{
 		"UNREACHABLE": 1, "PACKET_TOO_BIG": 2, "TIME_EXCEEDED": 3, "PARAMETER_PROBLEM": 4,

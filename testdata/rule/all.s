@@ -7,7 +7,7 @@
 .table exact128 { 2001:db8::1 ::ffff:10.0.0.1 }
 .table prefix128 { fe80::/10 2001:db8::/32 }
 
-.entry ipv4-tcp ipv4-udp
+.entry ipv4-tcp ipv4-udp ipv4-dhcp
 	eq	ip4.src, 10.0.0.5 else drop @ all.star:1:1
 	ne	ip4.dst, 255.255.255.255 else drop @ all.star:2:10
 	lt	ip.ttl, 65 else drop
@@ -51,7 +51,7 @@ tables:
 	rin	r3, t0 else drop
 	ret	forward, predicate "allow_tcp" (all.star:9:1) @ all.star:9:1
 
-.entry ipv6-tcp ipv6-udp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment
+.entry ipv6-tcp ipv6-udp ipv6-dhcp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment
 	eqc	ip6.src, 2001:db8::5 else drop
 	mask	ip6.dst, 2001:db8::/32 else drop
 	in	ip6.dst, t2 else six

@@ -25,7 +25,7 @@ tcp:
 web:
 	ret	forward, predicate "allow_tcp" (bench.star:9:40)
 
-.entry ipv4-udp
+.entry ipv4-udp ipv4-dhcp
 	eq	ip4.src, 10.0.0.5 else forged
 	mask	ip4.dst, 10.0.0.0/8 else udp
 	ret	forward, predicate "allow_udp" (bench.star:12:12)
@@ -43,5 +43,5 @@ closed:
 forged:
 	ret	drop, guard "ip"
 
-.entry other ipv6-tcp ipv6-udp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment
+.entry other ipv6-tcp ipv6-udp ipv6-dhcp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment
 	ret	drop, unspoken "ethernet"
