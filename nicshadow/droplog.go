@@ -1,6 +1,7 @@
 package nicshadow
 
 import (
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"sekimori/nicshadow/brief"
+	"sekimori/nicshadow/replay"
 )
 
 // Limits of a drop log, where its configuration does not set them: a sender
@@ -36,6 +38,12 @@ type Record struct {
 	Line   int    `json:"line,omitempty"`
 	Col    int    `json:"col,omitempty"`
 	PC     uint32 `json:"pc,omitempty"`
+	// Program is the SHA-256 of the program that judged; Class and Fields are
+	// what it saw of the frame: with them seki explain --drop walks the way of
+	// the frame again. What lies behind the headers is not recorded.
+	Program string            `json:"program,omitempty"`
+	Class   string            `json:"class,omitempty"`
+	Fields  map[string]string `json:"fields,omitempty"`
 	// Cause says why the sender is not known, where Reason is "unattributed"
 	// and introspection found it out.
 	Cause string `json:"cause,omitempty"`
@@ -178,6 +186,10 @@ func (s *DropSource) Offer(b []byte, j *Judgement) {
 func (d *dropped) record() Record {
 	r := newRecord(d.container, d.at, &d.judgement)
 	r.Suppressed = d.suppressed
+	if r.Kind != "" {
+		h := d.judgement.Program.Hash()
+		r.Program, r.Class, r.Fields = hex.EncodeToString(h[:]), d.judgement.Key.Class().String(), replay.Fields(&d.judgement.Key)
+	}
 	r.Summary = brief.Frame(&d.judgement.Key, d.head[:min(d.length, dropHead)], d.length)
 	return r
 }

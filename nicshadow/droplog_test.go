@@ -1,6 +1,7 @@
 package nicshadow_test
 
 import (
+	"encoding/hex"
 	"log/slog"
 	"strings"
 	"sync"
@@ -58,7 +59,14 @@ func TestDropLog(t *testing.T) {
 		{Container: "up", Verdict: "drop", Reason: "identity mismatch", Summary: "02:00:00:00:00:02 -> 02:00:00:00:00:01 type 0x0800 length 50"},
 	}
 	got := r.get()
+	h := p.Hash()
 	for i := range got {
+		if got[i].Kind != "" {
+			if got[i].Program != hex.EncodeToString(h[:]) || got[i].Class != "arp" || got[i].Fields["arp.spa"] != "10.0.0.3" || got[i].Fields["arp.op"] != "2" {
+				t.Errorf("program, class, fields = %s, %s, %v", got[i].Program, got[i].Class, got[i].Fields)
+			}
+			got[i].Program, got[i].Class, got[i].Fields = "", "", nil
+		}
 		if time.Since(got[i].Time) > time.Minute {
 			t.Errorf("Time = %v", got[i].Time)
 		}

@@ -52,6 +52,9 @@ type Pod struct {
 	// Digest is the SHA-256 of all that the pod was made from: the files by
 	// name and content, and the values of the parameters.
 	Digest string
+	// Policies are the policies that are global names of the file: those that
+	// callbacks load, most likely.
+	Policies map[string]*policy.Policy
 
 	session *Session
 }
@@ -72,7 +75,7 @@ func Load(ctx context.Context, path string, opts Options) (*Pod, error) {
 	defer s.Close()
 	col = s.Collector(PodName(path))
 	globals, err := s.Exec(ctx, name)
-	pod := &Pod{Name: col.Pod, Path: path, Containers: col.Containers, Uplink: col.Uplink, Params: col.Params, session: s}
+	pod := &Pod{Name: col.Pod, Path: path, Containers: col.Containers, Uplink: col.Uplink, Params: col.Params, Policies: map[string]*policy.Policy{}, session: s}
 	if err != nil && ctx.Err() == nil {
 		// What was described until then may hold more mistakes: one run finds all.
 		return nil, s.Explain(errors.Join(pod.compile(nil), err))
@@ -169,6 +172,7 @@ func (p *Pod) compile(globals starlark.StringDict) error {
 	}
 	for _, name := range globals.Keys() {
 		if pol, ok := globals[name].(*policy.Policy); ok {
+			p.Policies[name] = pol
 			if _, err := pol.Compile(anyCard); err != nil {
 				errs = append(errs, err)
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +32,7 @@ assembler takes it, each instruction with the line of the file it comes from.`,
 	}
 	src.flags(cmd)
 	cmd.Flags().StringVarP(&name, "container", "c", "", "the container whose policy it is; may be left out if there is one only")
+	a.completeContainerOf(cmd, &src)
 	return cmd
 }
 
@@ -41,12 +43,39 @@ func (a *app) judged(ctx context.Context, file string, src source, name string) 
 	if err != nil {
 		return nil, nil, err
 	}
+	c, err := judgedBy(pod, name)
+	return pod, c, err
+}
+
+// judgedBy is the container of that name, which must have a program.
+func judgedBy(pod *starlark.Pod, name string) (*starlark.Container, error) {
 	c, err := container(pod, name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if c.Program == nil {
-		return nil, nil, fmt.Errorf("container %q: has no policy or no card: nothing passes", c.Spec.Name)
+		return nil, fmt.Errorf("container %q: has no policy or no card: nothing passes", c.Spec.Name)
 	}
-	return pod, c, nil
+	return c, nil
+}
+
+// completeContainerOf completes --container with those of the FILE.
+func (a *app) completeContainerOf(cmd *cobra.Command, src *source) {
+	// The error is that of a flag that does not exist: a bug that tests meet.
+	_ = cmd.RegisterFlagCompletionFunc("container", func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		quiet := *a
+		quiet.stderr = io.Discard
+		pod, err := quiet.load(cmd.Context(), args[0], *src)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var names []string
+		for _, c := range pod.Containers {
+			names = append(names, c.Spec.Name)
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	})
 }

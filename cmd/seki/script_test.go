@@ -32,9 +32,11 @@ func TestScript(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			root := filepath.Join(env.WorkDir, "state")
 			env.Setenv("SEKI_ROOT", root)
+			top, err := filepath.Abs(filepath.Join("..", ".."))
+			env.Setenv("TOP", top)
 			// A script that fails half-way leaves its pods to us.
 			env.Defer(func() { killAll(t, root) })
-			return nil
+			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":   scriptCode,

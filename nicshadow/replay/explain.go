@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"encoding/hex"
 	"strconv"
 	"strings"
 	"time"
@@ -22,9 +23,14 @@ type Explanation struct {
 	Interface string    `json:"interface,omitempty"`
 	Length    int       `json:"length"`
 	// Captured is set where the capture holds less of the frame.
-	Captured int    `json:"captured,omitempty"`
-	Summary  string `json:"summary"`
-	Class    string `json:"class"`
+	Captured int `json:"captured,omitempty"`
+	// Comment is that of the recorded frame: of a capture that seki run wrote,
+	// the verdict of then.
+	Comment string `json:"comment,omitempty"`
+	// Program is the SHA-256 of the program that judged.
+	Program string `json:"program"`
+	Summary string `json:"summary"`
+	Class   string `json:"class"`
 	// Verdict is "forward" or "drop". Reason is "allowed", "policy", or why
 	// the frame did not parse.
 	Verdict string `json:"verdict"`
@@ -72,14 +78,18 @@ type Step struct {
 	// Text is the instruction, as in a disassembly.
 	Text  string `json:"text"`
 	Holds bool   `json:"holds"`
+	// Guard names the guard that the test belongs to; "" for a predicate's.
+	Guard string `json:"guard,omitempty"`
 	Place
 }
 
 // An Explainer explains frames by one program.
 type Explainer struct {
 	program *rule.Program
+	hash    string
 	source  Source
 	insns   map[int]string
+	guards  map[int]string // by pc, as far as they were asked for
 }
 
 // NewExplainer returns an explainer; source may be nil.
@@ -87,7 +97,8 @@ func NewExplainer(p *rule.Program, source Source) *Explainer {
 	if source == nil {
 		source = func(string, int) string { return "" }
 	}
-	return &Explainer{program: p, source: source, insns: insns(p)}
+	h := p.Hash()
+	return &Explainer{program: p, hash: hex.EncodeToString(h[:]), source: source, insns: insns(p), guards: map[int]string{}}
 }
 
 // Explain explains one frame: see [Explainer.Explain].
@@ -99,6 +110,7 @@ func Explain(p *rule.Program, f *Frame, source Source) *Explanation {
 func (e *Explainer) Explain(f *Frame) *Explanation {
 	r := judge(e.program, f)
 	x := &Explanation{
+		Program: e.hash, Comment: f.Comment,
 		Number: f.Number, Time: f.Time, Interface: f.Interface, Length: max(f.Length, len(f.Data)),
 		Summary: brief.Frame(&r.Key, f.Data, max(f.Length, len(f.Data))), Class: r.Key.Class().String(),
 		Verdict: r.Verdict().String(), Reason: r.Reason.String(),
@@ -109,17 +121,43 @@ func (e *Explainer) Explain(f *Frame) *Explanation {
 	if r.Reason != frame.OK {
 		return x
 	}
+	e.road(x, &r)
+	return x
+}
+
+// Key explains the frame whose fields these are, as a drop log recorded them;
+// summary says what it was.
+func (e *Explainer) Key(k *frame.Key, summary string) *Explanation {
+	r := Result{Reason: frame.OK, Key: *k, Outcome: e.program.Run(k), program: e.program}
+	x := &Explanation{
+		Program: e.hash, Length: int(k.Uint(frame.Length)), Summary: summary, Class: k.Class().String(),
+		Verdict: r.Verdict().String(), Reason: r.Reason.String(),
+	}
+	e.road(x, &r)
+	return x
+}
+
+// road fills in how the verdict about a frame that parsed came about.
+func (e *Explainer) road(x *Explanation, r *Result) {
 	x.Reason = "policy"
 	if r.Verdict() == rule.Forward {
 		x.Reason = "allowed"
 	}
-	x.Why, x.Fields = e.deciding(&r), fields(&r.Key)
+	x.Why, x.Fields = e.deciding(r), fields(&r.Key)
 	e.program.Trace(&r.Key, func(pc int, holds bool) {
 		if e.program.Insn(uint32(pc)).Op.IsTest() {
-			x.Steps = append(x.Steps, Step{PC: pc, Text: e.insns[pc], Holds: holds, Place: e.place(e.program.Position(uint32(pc)))})
+			x.Steps = append(x.Steps, Step{PC: pc, Text: e.insns[pc], Holds: holds, Guard: e.guard(pc), Place: e.place(e.program.Position(uint32(pc)))})
 		}
 	})
-	return x
+}
+
+func (e *Explainer) guard(pc int) string {
+	g, ok := e.guards[pc]
+	if !ok {
+		g = guardOf(e.program, uint32(pc))
+		e.guards[pc] = g
+	}
+	return g
 }
 
 func (e *Explainer) deciding(r *Result) *Deciding {

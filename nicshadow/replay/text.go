@@ -16,12 +16,19 @@ import (
 //	  class arp
 //	    eth.src         02:00:00:00:00:01
 //	  tests
+//	    yes  eqc eth.src, 02:00:00:00:00:01       guard mac
 //	    no   eq arp.spa, 10.0.0.2                 web.star:4:10
 func (x *Explanation) WriteText(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	fmt.Fprintf(b, "frame %d: %s\n", x.Number, clean(x.Summary))
+	if x.Number > 0 {
+		fmt.Fprintf(b, "frame %d: ", x.Number)
+	}
+	fmt.Fprintln(b, clean(x.Summary))
 	if x.Captured != 0 {
 		fmt.Fprintf(b, "  captured %d of %d bytes: a frame on the wire may have another verdict\n", x.Captured, x.Length)
+	}
+	if x.Comment != "" {
+		fmt.Fprintf(b, "  recorded: %s\n", clean(x.Comment))
 	}
 	x.verdict(b)
 	if len(x.Fields) > 0 {
@@ -35,7 +42,11 @@ func (x *Explanation) WriteText(w io.Writer) error {
 	}
 	last := ""
 	for _, s := range x.Steps {
-		line := fmt.Sprintf("    %-4s %-44s %s", yesNo(s.Holds), s.Text, clean(s.Place.String()))
+		at := clean(s.Place.String())
+		if s.Guard != "" {
+			at = "guard " + s.Guard
+		}
+		line := fmt.Sprintf("    %-4s %-44s %s", yesNo(s.Holds), s.Text, at)
 		fmt.Fprintln(b, strings.TrimRight(line, " "))
 		// A line that several tests come from is quoted once.
 		if at := fmt.Sprint(s.File, ":", s.Line); s.Source != "" && at != last {
