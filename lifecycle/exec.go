@@ -1,14 +1,12 @@
 package lifecycle
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
-	"sync"
 	"syscall"
-	"time"
+
+	"sekimori/lifecycle/linux"
 )
 
 // Exec starts one more process in the container. If ctx ends before it does,
@@ -66,12 +64,8 @@ type ExecResult struct {
 	Stdout, Stderr string
 }
 
-// maxOutput is how much of each output of a command [Container.Output] keeps.
-const maxOutput = 1 << 20
-
-// outputGrace is how long output is still read once the command has exited: a
-// process it left behind may hold the pipe open for ever.
-const outputGrace = time.Second
+// outputGrace is how long output is still read once what wrote it has ended.
+const outputGrace = linux.OutputGrace
 
 // Output runs a command in the container and waits. At most 1 MiB of each
 // output is kept.
@@ -80,63 +74,22 @@ func (c *Container) Output(ctx context.Context, args []string) (ExecResult, erro
 }
 
 func (c *Container) output(ctx context.Context, args []string, tell func(Event)) (ExecResult, error) {
-	var stdout, stderr capture
-	e := ExecConfig{Args: args}
-	for i, o := range []*capture{&stdout, &stderr} {
-		w, err := o.open()
+	r, err := linux.Output(ctx, func(stdio [3]*os.File) (linux.Waiter, error) {
+		p, err := c.exec(ctx, ExecConfig{Args: args, Stdio: stdio}, tell)
 		if err != nil {
-			stdout.close()
-			return ExecResult{}, err
+			return nil, err
 		}
-		defer w.Close()
-		e.Stdio[i+1] = w
-	}
-	p, err := c.exec(ctx, e, tell)
-	e.Stdio[1].Close() // or the reader would not see the end
-	e.Stdio[2].Close()
-	if err != nil {
-		stdout.close()
-		stderr.close()
-		return ExecResult{}, err
-	}
-	st, err := p.Wait()
-	res := ExecResult{Status: st.Status(), Stdout: stdout.close(), Stderr: stderr.close()}
-	if err == nil {
-		err = ctx.Err()
-	}
-	return res, err
-}
-
-// A capture keeps the beginning of what is written to a pipe.
-type capture struct {
-	r    *os.File
-	buf  bytes.Buffer
-	done sync.WaitGroup
-}
-
-// open returns the end to write to, and starts the goroutine that reads; close
-// ends it.
-func (k *capture) open() (*os.File, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	k.r = r
-	k.done.Go(func() {
-		io.Copy(&k.buf, io.LimitReader(r, maxOutput))
-		io.Copy(io.Discard, r)
+		return waiter{p}, nil
 	})
-	return w, nil
+	return ExecResult(r), err
 }
 
-func (k *capture) close() string {
-	if k.r == nil {
-		return ""
-	}
-	k.r.SetReadDeadline(time.Now().Add(outputGrace))
-	k.done.Wait()
-	k.r.Close()
-	return k.buf.String()
+// A waiter is a process in the words of package linux.
+type waiter struct{ Process }
+
+func (w waiter) Wait() (linux.ExitStatus, error) {
+	st, err := w.Process.Wait()
+	return linux.ExitStatus(st), err
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -12,9 +12,6 @@ func DecodeRequest(b []byte) (any, error) {
 	return *r, err
 }
 
-// HasListener is hasListener.
-var HasListener = hasListener
-
 // LogLines runs chunks of output through a lineLog.
 func LogLines(chunks ...string) string {
 	l := &lineLog{stream: "stdout"}

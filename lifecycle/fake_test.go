@@ -122,8 +122,9 @@ func (i *fakeInstance) exit(st lifecycle.ExitStatus) {
 	})
 }
 
-func (i *fakeInstance) Pid() int                 { return i.pid }
-func (i *fakeInstance) NetNS() (*os.File, error) { return os.Open(os.DevNull) }
+func (i *fakeInstance) Pid() int                           { return i.pid }
+func (i *fakeInstance) NetNS() (*os.File, error)           { return os.Open(os.DevNull) }
+func (i *fakeInstance) Listens(uint16, bool) (bool, error) { return false, nil }
 func (i *fakeInstance) Record() (json.RawMessage, error) {
 	return json.Marshal("record " + i.name)
 }

@@ -1,15 +1,9 @@
 package lifecycle
 
 import (
-	"bufio"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"net/netip"
-	"os"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -97,68 +91,17 @@ func (c *Container) tryReady(ctx context.Context, p *Probe) error {
 	return err
 }
 
-// listens looks for a listener in the sockets of the container's network
-// namespace. The pid is still the container's if it has not been waited for
-// after the tables were read.
+// listens looks for a listener in the container's network namespace.
 func (c *Container) listens(port uint16) error {
-	pid := c.Pid()
-	for _, table := range []string{"tcp", "tcp6"} {
-		f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/net/" + table)
-		if errors.Is(err, os.ErrNotExist) && table == "tcp6" {
-			continue // a kernel without IPv6
-		}
-		if err != nil {
-			return err
-		}
-		found := hasListener(f, port, c.cfg.Spec.NIC == nil)
-		f.Close()
-		if found && c.Pid() == pid {
-			return nil
-		}
+	inst, err := c.instance(VerbStats)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("nothing listens on tcp port %d", port)
-}
-
-// listenState is TCP_LISTEN (include/net/tcp_states.h).
-const listenState = "0A"
-
-// hasListener reads /proc/net/tcp or tcp6: after a headline, lines of
-//
-//	sl local_address rem_address st ...
-//
-// with an address as hexadecimal 32-bit words in host order, a colon and the
-// port in hexadecimal.
-func hasListener(table io.Reader, port uint16, loopback bool) bool {
-	lines := bufio.NewScanner(table)
-	for lines.Scan() {
-		f := strings.Fields(lines.Text())
-		if len(f) < 4 || f[3] != listenState {
-			continue
-		}
-		addr, hexPort, _ := strings.Cut(f[1], ":")
-		n, err := strconv.ParseUint(hexPort, 16, 16)
-		if err != nil || uint16(n) != port {
-			continue
-		}
-		if ip, ok := parseProcAddr(addr); ok && (loopback || !ip.IsLoopback()) {
-			return true
-		}
+	found, err := inst.Listens(port, c.cfg.Spec.NIC == nil)
+	if err == nil && !found {
+		err = fmt.Errorf("nothing listens on tcp port %d", port)
 	}
-	return false
-}
-
-// parseProcAddr undoes the byte order of /proc/net/tcp on a little-endian host,
-// the only kind that seki runs on.
-func parseProcAddr(s string) (netip.Addr, bool) {
-	b, err := hex.DecodeString(s)
-	if err != nil || len(b)%4 != 0 {
-		return netip.Addr{}, false
-	}
-	for w := b; len(w) > 0; w = w[4:] {
-		w[0], w[1], w[2], w[3] = w[3], w[2], w[1], w[0]
-	}
-	ip, ok := netip.AddrFromSlice(b)
-	return ip.Unmap(), ok
+	return err
 }
 
 // cut shortens s to at most n bytes.

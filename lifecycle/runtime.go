@@ -39,7 +39,8 @@ type RuntimeConfig struct {
 type Instance interface {
 	// Pid of the container's first process, in the host's pid namespace.
 	Pid() int
-	// NetNS opens its network namespace; the caller closes it.
+	// NetNS opens its network namespace; the caller closes it. It is nil where
+	// the namespace is a guest's: then the pod's [Network] knows the way.
 	NetNS() (*os.File, error)
 	// Record says all that Reap needs, as JSON.
 	Record() (json.RawMessage, error)
@@ -56,6 +57,9 @@ type Instance interface {
 	Exec(ctx context.Context, c ExecConfig) (Process, error)
 	// Stats are the container's figures now.
 	Stats() (Stats, error)
+	// Listens reports whether something in its network namespace listens on a
+	// TCP port; on a loopback address only if loopback says that this counts.
+	Listens(port uint16, loopback bool) (bool, error)
 	// Destroy removes the container, whatever its state. It is idempotent and
 	// tries every step. It is never called while Exec is under way.
 	Destroy() error

@@ -2,14 +2,11 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"sync"
 	"time"
-
-	"github.com/containerd/console"
 
 	"sekimori/lifecycle/linux"
 )
@@ -42,7 +39,7 @@ func (c *Client) OpenTerminal(ctx context.Context, container string, in, out *os
 	if len(list) != 1 {
 		return nil, fmt.Errorf("pod %q: has %d containers, want the name of one", c.pod, len(list))
 	}
-	master, slave, err := ptyOf(list[0].Pid)
+	master, slave, err := linux.NewPTY(list[0].Pid)
 	if err != nil {
 		return nil, err
 	}
@@ -76,20 +73,4 @@ func (t *Terminal) Close() {
 	case <-time.After(outputGrace): // a process left behind holds it
 	}
 	t.tty.close()
-}
-
-// ptyOf makes a pseudo-terminal in the container of the process, if there is one.
-func ptyOf(pid int) (console.Console, *os.File, error) {
-	m, slave, err := linux.OpenPTY(pid)
-	if errors.Is(err, linux.ErrNoPTY) || errors.Is(err, os.ErrNotExist) {
-		return newPTY()
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	master, err := console.ConsoleFromFile(m)
-	if err != nil {
-		return nil, nil, errors.Join(err, m.Close(), slave.Close())
-	}
-	return master, slave, nil
 }

@@ -2,13 +2,14 @@ package lifecycle
 
 import (
 	"errors"
-	"io"
 	"os"
 	"sync"
 
 	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	"sekimori/lifecycle/linux"
 )
 
 // A tty joins a container's pseudo-terminal to the caller's terminal, if there
@@ -27,7 +28,7 @@ type tty struct {
 // openTTY gives the container a terminal as all three streams. What it writes is
 // logged as stdout.
 func (o *output) openTTY(c *Container, alone bool) ([3]*os.File, error) {
-	master, slave, err := newPTY()
+	master, slave, err := linux.NewPTY(0)
 	if err != nil {
 		return [3]*os.File{}, err
 	}
@@ -47,19 +48,6 @@ func (o *output) openTTY(c *Container, alone bool) ([3]*os.File, error) {
 	return [3]*os.File{slave, slave, slave}, nil
 }
 
-// newPTY makes a pseudo-terminal. The slave is for the child alone.
-func newPTY() (master console.Console, slave *os.File, err error) {
-	master, path, err := console.NewPty()
-	if err != nil {
-		return nil, nil, err
-	}
-	slave, err = os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, nil, errors.Join(err, master.Close())
-	}
-	return master, slave, nil
-}
-
 // join puts the caller's terminal into raw mode and passes on what is typed.
 func (t *tty) join(in *os.File) error {
 	caller, err := console.ConsoleFromFile(in)
@@ -77,7 +65,7 @@ func (t *tty) join(in *os.File) error {
 	t.resize()
 	t.input.Go(func() { // ends when quit is closed
 		defer r.Close()
-		copyInput(t.master, in, r)
+		linux.CopyInput(t.master, in, r)
 	})
 	return nil
 }
@@ -95,7 +83,7 @@ func (t *tty) feed(in *os.File) error {
 	t.quit = w
 	t.input.Go(func() { // ends when quit is closed
 		defer r.Close()
-		last, ended := copyInput(t.master, in, r)
+		last, ended := linux.CopyInput(t.master, in, r)
 		if !ended {
 			return
 		}
@@ -113,36 +101,6 @@ func (t *tty) feed(in *os.File) error {
 		}
 	})
 	return nil
-}
-
-// copyInput copies until in ends or quit is readable, and returns the last byte
-// ('\n' if there was none) and whether in has ended. A read from a terminal
-// cannot be called off, so it only reads what is there.
-func copyInput(to io.Writer, in, quit *os.File) (last byte, ended bool) {
-	last = '\n'
-	fds := []unix.PollFd{{Fd: int32(in.Fd()), Events: unix.POLLIN}, {Fd: int32(quit.Fd()), Events: unix.POLLIN}}
-	buf := make([]byte, 4096)
-	for {
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return last, false
-		}
-		if fds[1].Revents != 0 {
-			return last, false
-		}
-		if fds[0].Revents == 0 {
-			continue
-		}
-		n, err := in.Read(buf)
-		if err != nil {
-			return last, true
-		}
-		if _, err := to.Write(buf[:n]); err != nil {
-			return last, false
-		}
-		if n > 0 {
-			last = buf[n-1]
-		}
-	}
 }
 
 // resize makes the container's terminal as large as the caller's.

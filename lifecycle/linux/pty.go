@@ -5,11 +5,45 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
 )
 
 // ErrNoPTY reports a container without a devpts of its own at /dev/pts.
 var ErrNoPTY = errors.New("the container has no /dev/pts of its own")
+
+// NewPTY makes a pseudo terminal for a process: in the container of process pid,
+// if that has a devpts of its own, and else, or if pid is 0, of the host's. The
+// slave is for the child alone.
+func NewPTY(pid int) (console.Console, *os.File, error) {
+	if pid == 0 {
+		return hostPTY()
+	}
+	m, slave, err := OpenPTY(pid)
+	if errors.Is(err, ErrNoPTY) || errors.Is(err, os.ErrNotExist) {
+		return hostPTY()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	master, err := console.ConsoleFromFile(m)
+	if err != nil {
+		return nil, nil, errors.Join(err, m.Close(), slave.Close())
+	}
+	return master, slave, nil
+}
+
+func hostPTY() (console.Console, *os.File, error) {
+	master, path, err := console.NewPty()
+	if err != nil {
+		return nil, nil, err
+	}
+	slave, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, nil, errors.Join(err, master.Close())
+	}
+	return master, slave, nil
+}
 
 // OpenPTY makes a pseudo terminal in the devpts of the container that process
 // pid (of the host's pid namespace) is in: it has a name there, so that tty(1)

@@ -1,10 +1,8 @@
-package lifecycle_test
+package linux
 
 import (
 	"strings"
 	"testing"
-
-	"sekimori/lifecycle"
 )
 
 // From a Linux 6.18 machine: listeners on 127.0.0.1:22, 0.0.0.0:80 (0050), an
@@ -41,8 +39,8 @@ func TestHasListener(t *testing.T) {
 		{"garbage", "a b c 0A\nx:y z:0 1:2 0A\n0: ZZ:0050 0 0A\n", 80, true, false},
 	}
 	for _, tt := range tests {
-		if got := lifecycle.HasListener(strings.NewReader(tt.table), tt.port, tt.loopback); got != tt.want {
-			t.Errorf("%s: HasListener(port %d) = %t; want %t", tt.name, tt.port, got, tt.want)
+		if got := hasListener(strings.NewReader(tt.table), tt.port, tt.loopback); got != tt.want {
+			t.Errorf("%s: hasListener(port %d) = %t; want %t", tt.name, tt.port, got, tt.want)
 		}
 	}
 }
