@@ -49,6 +49,7 @@ type ContainerStats struct {
 	Name    string          `json:"name"`
 	Status  Status          `json:"status"`
 	Pid     int             `json:"pid,omitempty"`
+	Guest   bool            `json:"guest,omitempty"` // Pid is of a machine's kernel, not the host's
 	Stats   Stats           `json:"stats"`
 	Network json.RawMessage `json:"network,omitempty"` // what Network.Stats returns
 	Error   string          `json:"error,omitempty"`

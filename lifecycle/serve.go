@@ -61,9 +61,17 @@ func (s *server) containers(name string, all bool) ([]*Container, error) {
 	return []*Container{c}, nil
 }
 
+// inGuest reports whether the container is in a machine of its own kernel.
+func (c *Container) inGuest() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.inst.(*guestInstance)
+	return ok
+}
+
 // figures are the container's part of an answer to stats.
 func (c *Container) figures(ctx context.Context) ContainerStats {
-	r := ContainerStats{Name: c.name, Status: c.Status(), Pid: c.Pid()}
+	r := ContainerStats{Name: c.name, Status: c.Status(), Pid: c.Pid(), Guest: c.inGuest()}
 	var err, nerr error
 	r.Stats, err = c.Stats()
 	if c.cfg.Spec.NIC != nil {

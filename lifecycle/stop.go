@@ -76,10 +76,19 @@ func (p *Pod) Signal(sig os.Signal) {
 		p.interrupt()
 	case unix.SIGWINCH:
 		for _, c := range p.containers {
-			c.out.tty.resize()
+			c.resize()
 		}
 	default:
 		p.pass(n)
+	}
+}
+
+// resize makes the container's terminal as large as the caller's.
+func (c *Container) resize() {
+	c.out.tty.resize()
+	inst, err := c.instance(VerbSignal)
+	if r, ok := inst.(interface{ Resized() }); ok && err == nil && c.out.tty != nil {
+		go r.Resized() // soon done; nobody waits for it
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sekimori/lifecycle/linux"
 )
 
@@ -24,6 +26,7 @@ import (
 type Terminal struct {
 	tty   *tty
 	slave *os.File
+	guest bool
 	out   sync.WaitGroup
 }
 
@@ -39,11 +42,15 @@ func (c *Client) OpenTerminal(ctx context.Context, container string, in, out *os
 	if len(list) != 1 {
 		return nil, fmt.Errorf("pod %q: has %d containers, want the name of one", c.pod, len(list))
 	}
-	master, slave, err := linux.NewPTY(list[0].Pid)
+	pid := list[0].Pid
+	if list[0].Guest {
+		pid = 0 // the machine's agent makes one inside, and joins it to the host's
+	}
+	master, slave, err := linux.NewPTY(pid)
 	if err != nil {
 		return nil, err
 	}
-	t := &Terminal{tty: &tty{master: master}, slave: slave}
+	t := &Terminal{tty: &tty{master: master}, slave: slave, guest: list[0].Guest}
 	if err := t.tty.join(in); err != nil {
 		slave.Close()
 		master.Close()
@@ -59,8 +66,14 @@ func (t *Terminal) Stdio() [3]*os.File { return [3]*os.File{t.slave, t.slave, t.
 // Started lets go of the process's ends, once it has them.
 func (t *Terminal) Started() { t.slave.Close() }
 
-// Resize makes the pseudo-terminal as large as the caller's terminal.
-func (t *Terminal) Resize() { t.tty.resize() }
+// Resize makes the pseudo-terminal of p as large as the caller's terminal. The
+// host's kernel tells the processes that it knows; a machine's must be told.
+func (t *Terminal) Resize(p *RemoteProcess) {
+	t.tty.resize()
+	if t.guest {
+		p.Signal(unix.SIGWINCH) // at worst the size stays as it was
+	}
+}
 
 // Close gives the caller's terminal back as it was, after the last output of
 // the process.

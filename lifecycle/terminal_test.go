@@ -117,7 +117,7 @@ func TestExecTerminal(t *testing.T) {
 	if err := person.Resize(console.WinSize{Height: 44, Width: 88}); err != nil {
 		t.Fatal(err)
 	}
-	term.Resize()
+	term.Resize(proc)
 	if st, err := proc.Wait(); st.Code != 5 || err != nil {
 		t.Errorf("Wait() = %+v, %v; want 5, nil", st, err)
 	}

@@ -92,7 +92,7 @@ func execute(ctx context.Context, c *lifecycle.Client, t target, e lifecycle.Exe
 				case s != unix.SIGWINCH:
 					_ = p.Signal(s.(unix.Signal)) // it may have ended meanwhile
 				case terminal != nil:
-					terminal.Resize()
+					terminal.Resize(p)
 				}
 			case <-done:
 				return

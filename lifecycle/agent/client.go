@@ -220,7 +220,7 @@ func (r *remote) Wait() (st linux.ExitStatus, err error) {
 // Signal sends sig to the process. SIGWINCH makes its terminal, if it has one,
 // as large as the host's first.
 func (r *remote) Signal(sig syscall.Signal) error {
-	if sig == syscall.SIGWINCH && r.streams.terminal != nil {
+	if sig == syscall.SIGWINCH && r.streams.stdio.Terminal {
 		rows, cols := r.streams.size()
 		if rows == 0 {
 			return nil

@@ -151,11 +151,11 @@ func (h *Host) handle(conn net.Conn) {
 		err = h.dispatch(conn, p)
 	}
 	if err != nil {
-		conn.Close()
 		h.mu.Lock()
 		h.refused++
 		n := h.refused
 		h.mu.Unlock()
+		conn.Close()
 		if n&(n-1) == 0 { // 1, 2, 4, ...: an attacker does not fill the log
 			h.cfg.Log.Warn("machine: connection refused", "err", err, "refused", n)
 		}

@@ -3,14 +3,15 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"sync"
 	"time"
 
-	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"sekimori/lifecycle/linux"
 )
@@ -23,15 +24,16 @@ type streams struct {
 	stdio   stdio
 	pending [3]*pending
 	files   [3]*os.File // ours, copies of the caller's; nil for none
-	// terminal is the host's terminal that stands for the guest's; nil for none.
-	terminal console.Console
-	gone     <-chan struct{}
+	gone    <-chan struct{}
 
 	quit   *os.File // closing it ends the reading of input
 	in     sync.WaitGroup
 	out    sync.WaitGroup
 	conns  []net.Conn
 	finish sync.Once
+
+	mu     sync.Mutex // mu guards closing of files against size
+	closed bool
 }
 
 // newStreams makes copies of the caller's files, and names for their streams.
@@ -60,28 +62,27 @@ func (c *Client) newStreams(files [3]*os.File, terminal bool) (*streams, error) 
 	if !terminal {
 		return s, nil
 	}
-	tty, err := console.ConsoleFromFile(s.files[0])
-	if err != nil {
-		s.abandon()
-		return nil, err
-	}
 	// The guest's terminal has the line discipline; this one only carries bytes.
-	if err := tty.SetRaw(); err != nil {
+	if _, err := term.MakeRaw(int(s.files[0].Fd())); err != nil {
 		s.abandon()
-		return nil, err
+		return nil, fmt.Errorf("terminal: %w", err)
 	}
-	s.terminal = tty
 	s.stdio.Rows, s.stdio.Cols = s.size()
 	return s, nil
 }
 
 // size is that of the host's terminal, 0 if unknown.
 func (s *streams) size() (rows, cols uint16) {
-	w, err := s.terminal.Size()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0, 0
+	}
+	w, err := unix.IoctlGetWinsize(int(s.files[0].Fd()), unix.TIOCGWINSZ)
 	if err != nil {
 		return 0, 0
 	}
-	return w.Height, w.Width
+	return w.Row, w.Col
 }
 
 // abandon lets go of everything when the process was not made.
@@ -104,7 +105,7 @@ func (s *streams) connect(ctx context.Context) error {
 		return err
 	}
 	s.quit = w
-	input := false
+	input, output := false, false
 	for i, p := range s.pending {
 		if p == nil {
 			continue
@@ -128,6 +129,7 @@ func (s *streams) connect(ctx context.Context) error {
 			})
 		}
 		if i > 0 || s.stdio.Terminal {
+			output = true
 			s.out.Go(func() { // ends with the connection
 				io.Copy(s.files[i], conn)
 				conn.Close()
@@ -137,16 +139,21 @@ func (s *streams) connect(ctx context.Context) error {
 	if !input {
 		r.Close()
 	}
-	go func() { // ends with the streams, at the latest with the machine
-		s.out.Wait()
-		s.end()
-	}()
+	if output {
+		go func() { // ends with the streams, at the latest with the machine
+			s.out.Wait()
+			s.end()
+		}()
+	}
 	return nil
 }
 
 // drain waits for the last output, but not for a process left behind that holds
-// a stream open.
+// a stream open. What would still be read of the input has no reader any more.
 func (s *streams) drain() {
+	if s.quit != nil {
+		defer s.quit.Close()
+	}
 	done := make(chan struct{})
 	go func() { // ends with the streams
 		s.out.Wait()
@@ -173,6 +180,9 @@ func (s *streams) end() {
 		go func() { // ends as soon as the copies notice
 			s.in.Wait()
 			s.out.Wait()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.closed = true
 			for _, f := range s.files {
 				if f != nil {
 					f.Close()

@@ -1,0 +1,104 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Boot makes a machine's bare kernel a place for containers; process 1 calls it
+// first. The file systems that the kernel itself offers are mounted, cgroups
+// given their controllers, and the root moved away from the initramfs: the
+// kernel lets nobody pivot off that one (pivot_root(2)).
+//
+// The files named by keep, below the root, are read and removed before the
+// initramfs is left: a secret among them is then in nobody's file system.
+func Boot(keep ...string) (map[string][]byte, error) {
+	kept := map[string][]byte{}
+	for _, name := range keep {
+		b, err := os.ReadFile(filepath.Join("/", name))
+		if err != nil {
+			return nil, err
+		}
+		kept[name] = b
+		if err := os.Remove(filepath.Join("/", name)); err != nil {
+			return nil, err
+		}
+	}
+	if err := newRoot(); err != nil {
+		return nil, err
+	}
+	for _, m := range kernelMounts {
+		if err := m.mount(); err != nil {
+			return nil, err
+		}
+	}
+	if err := enableControllers(); err != nil {
+		return nil, err
+	}
+	return kept, nil
+}
+
+// newRoot puts a file system in memory in the initramfs' place.
+func newRoot() error {
+	const at = "/newroot"
+	if err := os.Mkdir(at, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := unix.Mount("root", at, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, "mode=755"); err != nil {
+		return os.NewSyscallError("mount root", err)
+	}
+	if err := unix.Chdir(at); err != nil {
+		return os.NewSyscallError("chdir", err)
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return os.NewSyscallError("move root", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return os.NewSyscallError("chroot", err)
+	}
+	return os.NewSyscallError("chdir", unix.Chdir("/"))
+}
+
+type kernelMount struct {
+	at, kind, options string
+	flags             uintptr
+}
+
+var kernelMounts = []kernelMount{
+	{"/proc", "proc", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+	{"/sys", "sysfs", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+	{"/dev", "devtmpfs", "mode=755", unix.MS_NOSUID},
+	{"/dev/pts", "devpts", "mode=620,ptmxmode=666", unix.MS_NOSUID | unix.MS_NOEXEC},
+	{"/sys/fs/cgroup", "cgroup2", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+	{"/tmp", "tmpfs", "mode=1777", unix.MS_NOSUID | unix.MS_NODEV},
+	{"/run", "tmpfs", "mode=755", unix.MS_NOSUID | unix.MS_NODEV},
+}
+
+func (m kernelMount) mount() error {
+	if err := os.MkdirAll(m.at, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(m.kind, m.at, m.kind, m.flags, m.options); err != nil {
+		return fmt.Errorf("mount %s: %w", m.at, err)
+	}
+	return nil
+}
+
+// enableControllers hands the kernel's controllers to the containers' groups.
+func enableControllers() error {
+	const root = "/sys/fs/cgroup/"
+	b, err := os.ReadFile(root + "cgroup.controllers")
+	if err != nil {
+		return err
+	}
+	var enable []string
+	for _, c := range strings.Fields(string(b)) {
+		enable = append(enable, "+"+c)
+	}
+	return os.WriteFile(root+"cgroup.subtree_control", []byte(strings.Join(enable, " ")), 0)
+}
