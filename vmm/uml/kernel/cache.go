@@ -23,7 +23,13 @@ import (
 var configText []byte
 
 //go:embed xstate.patch
-var patchText []byte
+var xstatePatch []byte
+
+//go:embed idmap.patch
+var idmapPatch []byte
+
+// patchText is all patches, one behind the other, as patch(1) takes them.
+var patchText = slices.Concat(xstatePatch, idmapPatch)
 
 // Names within the directory of a kernel.
 const (

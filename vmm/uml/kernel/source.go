@@ -59,7 +59,7 @@ func (s source) unpack(ctx context.Context, dir string) error {
 	if _, err := output(ctx, "", "tar", args...); err != nil {
 		return fmt.Errorf("unpack %s: %w", s.archive, err)
 	}
-	file := filepath.Join(filepath.Dir(dir), "xstate.patch")
+	file := filepath.Join(filepath.Dir(dir), "seki.patch")
 	if err := os.WriteFile(file, patchText, 0o644); err != nil {
 		return err
 	}
