@@ -19,7 +19,7 @@ type program struct {
 	umask     uint32
 	caps      capSets
 	noNewPriv bool
-	filter    []unix.SockFilter // nil: none
+	filter    []filterInsn // nil: none
 	stdio     [3]hostFD
 	terminal  bool
 	detached  bool
@@ -227,8 +227,8 @@ func (s *script) seccomp(p *program) {
 	}
 	s.step("install system call filter")
 	// SAFETY: the script keeps both alive; the kernel copies the instructions.
-	prog := &unix.SockFprog{Len: uint16(len(p.filter)), Filter: &p.filter[0]}
-	s.keep = append(s.keep, p.filter)
+	prog := &unix.SockFprog{Len: uint16(len(p.filter)), Filter: (*unix.SockFilter)(&p.filter[0])}
+	s.keep = append(s.keep, unsafe.Pointer(&p.filter[0]))
 	s.call(unix.SYS_SECCOMP, 1 /* SECCOMP_SET_MODE_FILTER */, 0, unsafe.Pointer(prog)) // SAFETY: as above
 }
 
@@ -289,6 +289,5 @@ func (s *script) vector(list []string) (unsafe.Pointer, error) { // SAFETY: kept
 		}
 		v[i], _ = s.arg(e)
 	}
-	s.keep = append(s.keep, v)
-	return unsafe.Pointer(&v[0]), nil // SAFETY: as above
+	return unsafe.Pointer(&v[0]), nil // SAFETY: as above; what its words point to, arg keeps alive
 }

@@ -61,14 +61,18 @@ const (
 type script struct {
 	ops    []op
 	steps  []string
-	keep   []any // what the arguments point to
+	keep   []unsafe.Pointer // what the arguments point to; SAFETY: so that it stays where it is
 	fds    map[int]bool
 	slots  int
 	labels []int      // pc of each label; -1 until bound
 	second *cloneArgs // of opFork, if there is one
 }
 
-func newScript() *script { return &script{fds: map[int]bool{}} }
+// newScript makes room for what a usual container takes, at once: growing there
+// step by step copies 80 KB, to pages that each have to be faulted in.
+func newScript() *script {
+	return &script{ops: make([]op, 0, 576), steps: make([]string, 0, 64), keep: make([]unsafe.Pointer, 0, 576), fds: map[int]bool{}}
+}
 
 // A StepError says which step of setting a container up failed, and how.
 type StepError struct {

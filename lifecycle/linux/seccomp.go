@@ -34,19 +34,29 @@ type profile struct {
 	unknown uint32 // action for calls newer than this program
 }
 
+// A filterInsn is one instruction of a filter, as the kernel takes it.
+type filterInsn unix.SockFilter
+
 // seccompFilter returns the filter that the specification asks for: its own
 // profile, the default one if it has none, and nil for one that allows all.
-func seccompFilter(s *specs.LinuxSeccomp, caps capSets) ([]unix.SockFilter, error) {
-	p := defaultProfile(caps)
-	if s != nil {
-		if s.DefaultAction == specs.ActAllow && len(s.Syscalls) == 0 {
-			return nil, nil
-		}
-		var err error
-		if p, err = fromOCI(s); err != nil {
-			return nil, err
-		}
+func seccompFilter(s *specs.LinuxSeccomp, caps capSets) ([]filterInsn, error) {
+	switch {
+	case s == nil && caps.bounding&filterCaps == usualCaps:
+		return usualFilter[:], nil
+	case s == nil:
+		return defaultProfile(caps).filter()
+	case s.DefaultAction == specs.ActAllow && len(s.Syscalls) == 0:
+		return nil, nil
 	}
+	p, err := fromOCI(s)
+	if err != nil {
+		return nil, err
+	}
+	return p.filter()
+}
+
+// filter is the profile as the kernel takes it.
+func (p *profile) filter() ([]filterInsn, error) {
 	insns, err := p.compile()
 	if err != nil {
 		return nil, err
@@ -58,9 +68,9 @@ func seccompFilter(s *specs.LinuxSeccomp, caps capSets) ([]unix.SockFilter, erro
 	if len(raw) > 4096 { // BPF_MAXINSNS
 		return nil, fmt.Errorf("system call filter: %d instructions, at most 4096", len(raw))
 	}
-	out := make([]unix.SockFilter, len(raw))
+	out := make([]filterInsn, len(raw))
 	for i, r := range raw {
-		out[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+		out[i] = filterInsn{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
 	return out, nil
 }

@@ -68,6 +68,17 @@ var topics = []topic{
 	{why: "reboot of the pid namespace", cap: "CAP_SYS_BOOT", names: `reboot`},
 }
 
+// filterCaps are the capabilities that make a difference to the default
+// profile: those of topics, CAP_SYS_ADMIN and CAP_NET_RAW.
+const filterCaps = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_DAC_READ_SEARCH |
+	1<<unix.CAP_SYS_TIME | 1<<unix.CAP_SYSLOG | 1<<unix.CAP_PERFMON | 1<<unix.CAP_SYS_PACCT | 1<<unix.CAP_SYS_TTY_CONFIG |
+	1<<unix.CAP_SYS_NICE | 1<<unix.CAP_SYS_BOOT
+
+// usualCaps are those of them that a container has by default. For these the
+// filter is [usualFilter], compiled beforehand: to compile it takes 0.5 ms of a
+// start, and touches 40 pages of memory.
+const usualCaps = 1 << unix.CAP_SYS_CHROOT
+
 const (
 	allow = unix.SECCOMP_RET_ALLOW
 	eperm = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)

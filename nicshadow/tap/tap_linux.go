@@ -4,11 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 
-	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"sekimori/nicshadow/frame"
@@ -42,7 +41,7 @@ type Config struct {
 // configures it, and sets it and lo up. On an error nothing is left behind.
 func Open(netns *os.File, cfg Config) (*Device, error) {
 	if cfg.MTU == 0 {
-		cfg.MTU = 1500
+		cfg.MTU = tapMTU
 	}
 	var d *Device
 	err := In(netns, func() (err error) {
@@ -65,67 +64,49 @@ func Open(netns *os.File, cfg Config) (*Device, error) {
 
 // configure runs in the card's namespace.
 func configure(cfg Config) error {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	n, err := openRTNL()
 	if err != nil {
-		return fmt.Errorf("netlink: %w", err)
+		return err
 	}
-	defer h.Close()
-	link, err := h.LinkByName(cfg.Name)
+	defer n.close()
+	card, err := n.index(cfg.Name)
 	if err != nil {
 		return fmt.Errorf("find %s: %w", cfg.Name, err)
 	}
 	if err := sysctls(cfg); err != nil {
 		return err
 	}
-	if err := h.LinkSetHardwareAddr(link, cfg.MAC[:]); err != nil {
+	if err := n.setLink(card, nl.NewRtAttr(unix.IFLA_ADDRESS, cfg.MAC[:])); err != nil {
 		return fmt.Errorf("set mac %v of %s: %w", cfg.MAC, cfg.Name, err)
 	}
-	if cfg.MTU != link.Attrs().MTU {
-		if err := h.LinkSetMTU(link, cfg.MTU); err != nil {
+	if cfg.MTU != tapMTU {
+		if err := n.setLink(card, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(cfg.MTU)))); err != nil {
 			return fmt.Errorf("set mtu %d of %s: %w", cfg.MTU, cfg.Name, err)
 		}
 	}
-	if err := addresses(h, link, cfg); err != nil {
-		return err
-	}
-	for _, l := range []netlink.Link{lo, link} {
-		if err := h.LinkSetUp(l); err != nil {
-			return fmt.Errorf("set %s up: %w", l.Attrs().Name, err)
-		}
-	}
-	return routes(h, link, cfg)
-}
-
-// lo is the loopback device: it has index 1 in every network namespace.
-var lo = &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}}
-
-func addresses(h *netlink.Handle, link netlink.Link, cfg Config) error {
 	for _, a := range cfg.Addrs {
-		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}}
-		if a.Addr().Is6() {
-			// Addresses are assigned, so no other card has them: usable at
-			// once instead of after a second of duplicate detection.
-			addr.Flags = unix.IFA_F_NODAD
-		}
-		if err := h.AddrAdd(link, addr); err != nil {
+		if err := n.addAddr(card, a); err != nil {
 			return fmt.Errorf("add %v to %s: %w", a, cfg.Name, err)
 		}
 	}
-	return nil
-}
-
-func routes(h *netlink.Handle, link netlink.Link, cfg Config) error {
+	if err := n.up(loopback); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	if err := n.up(card); err != nil {
+		return fmt.Errorf("set %s up: %w", cfg.Name, err)
+	}
 	for _, gw := range cfg.Gateways {
-		r := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice()}
-		if !onLink(cfg.Addrs, gw) {
-			r.Flags = int(netlink.FLAG_ONLINK)
-		}
-		if err := h.RouteAdd(r); err != nil {
+		if err := n.addDefault(card, gw, !onLink(cfg.Addrs, gw)); err != nil {
 			return fmt.Errorf("route by %v on %s: %w", gw, cfg.Name, err)
 		}
 	}
 	return nil
 }
+
+const (
+	loopback = 1    // index of lo in every network namespace
+	tapMTU   = 1500 // of a TAP device at its creation
+)
 
 // onLink reports whether the gateway is inside one of the card's prefixes.
 func onLink(addrs []netip.Prefix, gw netip.Addr) bool {
@@ -183,13 +164,16 @@ func hasIPv6(addrs []netip.Prefix) bool {
 // Sysctl writes a value below /proc/sys/net of the thread's network namespace:
 // see [In].
 func Sysctl(name, value string) error {
-	f, err := os.OpenFile("/proc/sys/net/"+name, os.O_WRONLY, 0)
+	path := "/proc/sys/net/" + name
+	// Not os.OpenFile: it would make the file one of the runtime's poller, six
+	// calls for a write that waits for nobody.
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("sysctl: %w", err)
+		return fmt.Errorf("sysctl: %w", &os.PathError{Op: "open", Path: path, Err: err})
 	}
-	defer f.Close()
-	if _, err := f.WriteString(value); err != nil {
-		return fmt.Errorf("sysctl: %w", err)
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(value)); err != nil {
+		return fmt.Errorf("sysctl: %w", &os.PathError{Op: "write", Path: path, Err: err})
 	}
 	return nil
 }
