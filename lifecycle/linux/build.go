@@ -18,6 +18,7 @@ import (
 // afterwards), so the child never looks a host path up.
 type builder struct {
 	*script
+	taken     bool // a process has the script now
 	cfg       *Config
 	control   control
 	joins     bool   // namespaces are joined, so the script clones once more
@@ -47,12 +48,20 @@ type pendingAttr struct {
 	recursive bool
 }
 
-func newBuilder(cfg *Config, cg *cgroup) *builder {
-	return &builder{script: newScript(), cfg: cfg, spec: cfg.Spec, cgroup: cg, made: map[int]slot{}, null: -1}
+func newBuilder(cfg *Config, cg *cgroup) (*builder, error) {
+	s, err := newScript()
+	if err != nil {
+		return nil, err
+	}
+	return &builder{script: s, cfg: cfg, spec: cfg.Spec, cgroup: cg, made: map[int]slot{}, null: -1}, nil
 }
 
-// close closes what build opened. The child has its own copies.
+// close closes what build opened, of which the child has its own copies, and
+// frees the script unless a process has it.
 func (b *builder) close() {
+	if !b.taken {
+		b.script.free()
+	}
 	for _, fd := range b.files {
 		unix.Close(fd)
 	}
@@ -175,6 +184,10 @@ func (s *script) fillClose(at int) {
 		next = fd + 1
 	}
 	calls = append(calls, op{nr: unix.SYS_CLOSE_RANGE, args: [6]uintptr{uintptr(next), uintptr(^uint32(0))}, step: step})
+	if len(s.ops)+len(calls) > maxOps {
+		s.full = true
+		return
+	}
 	s.ops = slices.Replace(s.ops, at, at+1, calls...)
 	for i, pc := range s.labels {
 		if pc > at {
@@ -267,9 +280,8 @@ func (b *builder) identity() error {
 }
 
 // how is a struct open_how, for openat2.
-func how(flags, mode, resolve uint64) unsafe.Pointer {
-	// SAFETY: the script keeps it alive.
-	return unsafe.Pointer(&unix.OpenHow{Flags: flags, Mode: mode, Resolve: resolve})
+func how(flags, mode, resolve uint64) unix.OpenHow {
+	return unix.OpenHow{Flags: flags, Mode: mode, Resolve: resolve}
 }
 
 const howSize = int(unsafe.Sizeof(unix.OpenHow{})) // SAFETY: a size only

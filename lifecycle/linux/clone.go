@@ -65,13 +65,14 @@ var spawner = sync.OnceValue(func() chan<- func() {
 	return c
 })
 
-// spawn clones a child that carries out s and reports on b. The child is a
-// plain copy of this process: it shares no memory but b with it.
+// spawn clones a child that carries out s and reports on b. The child is a copy
+// of this process without its heap: the memory that it needs is the script's
+// and the board.
 func spawn(s *script, args *cloneArgs, b *board) (pid int, err error) {
 	done := make(chan struct{})
 	spawner() <- func() {
 		defer close(done)
-		r, errno := cloneAndRun(args, s.ops, b)
+		r, errno := cloneAndRun(args, s, b)
 		if errno != 0 {
 			err = errno
 			return
@@ -79,7 +80,6 @@ func spawn(s *script, args *cloneArgs, b *board) (pid int, err error) {
 		pid = int(r)
 	}
 	<-done
-	runtime.KeepAlive(s)
 	return pid, err
 }
 
@@ -89,97 +89,35 @@ func runtimeBeforeFork()
 //go:linkname runtimeAfterFork syscall.runtime_AfterFork
 func runtimeAfterFork()
 
-//go:linkname runtimeAfterForkInChild syscall.runtime_AfterForkInChild
-func runtimeAfterForkInChild()
+// heapArena is the size, and alignment, of what the runtime reserves for the
+// heap at a time (heapArenaBytes in runtime/malloc.go).
+const heapArena = 64 << 20
 
-// cloneAndRun clones; the child carries out ops and never returns.
+// cloneAndRun clones; the child carries out s and never returns.
 //
-// In the child there is one thread, whose goroutine believes to be in a program
-// that no longer exists: it must not allocate, grow its stack, take a lock or
-// write a pointer. So there are only words, indexed loops and raw system calls
-// below, as in syscall.forkAndExecInChild1, from which the pragmas come too.
+// It gets no heap: each page of it that parent or child then writes to would be
+// copied first, a tenth of a start's processor time; and a copy of what the
+// supervisor knows is none of a container's business (compare CVE-2016-9962).
+// What the heap of a large process has beyond one arena is copied all the same.
 //
-//go:noinline
-//go:norace
-//go:nocheckptr
-func cloneAndRun(args *cloneArgs, ops []op, b *board) (pid uintptr, errno syscall.Errno) {
-	var (
-		o   *op
-		a   [6]uintptr
-		r   uintptr
-		pc  uintptr
-		i   int
-		hit bool
-	)
+// All signals are blocked in the child, and none has a handler, until its script
+// says otherwise.
+func cloneAndRun(args *cloneArgs, s *script, b *board) (pid uintptr, errno syscall.Errno) {
+	args.flags |= unix.CLONE_CLEAR_SIGHAND
+	// Nobody else may fork meanwhile: that child would miss the heap.
+	syscall.ForkLock.Lock()
+	defer syscall.ForkLock.Unlock()
+	heap := uintptr(unsafe.Pointer(s)) &^ (heapArena - 1) // SAFETY: an address only; s is on the heap
+	unix.RawSyscall(unix.SYS_MADVISE, heap, heapArena, unix.MADV_DONTFORK)
 	runtimeBeforeFork()
-	// SAFETY: args lives on; the kernel reads it, and writes the pidfd to where it says.
-	pid, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
-	if errno != 0 || pid != 0 {
-		runtimeAfterFork()
-		return pid, errno
-	}
-	runtimeAfterForkInChild()
-
-	for pc < uintptr(len(ops)) {
-		o = &ops[pc]
-		b.pc = pc
-		for i = 0; i < len(a); i++ {
-			a[i] = o.args[i]
-			if o.from[i] != 0 && o.from[i] <= maxSlots {
-				a[i] = b.slots[o.from[i]-1]
-			}
-		}
-		switch o.nr {
-		case opJump:
-			pc = a[0]
-			continue
-		case opGate, opWait:
-			b.byte[0] = '.'
-			if o.nr == opGate {
-				// SAFETY: the shared page outlives the child.
-				syscall.RawSyscall(unix.SYS_WRITE, a[0], uintptr(unsafe.Pointer(&b.byte)), 1)
-			}
-			for {
-				r, _, errno = syscall.RawSyscall(unix.SYS_READ, a[0], uintptr(unsafe.Pointer(&b.byte)), 1) // SAFETY: as above
-				if errno != syscall.EINTR {
-					break
-				}
-			}
-			if r != 1 { // the parent is gone, or has given up
-				syscall.RawSyscall(unix.SYS_EXIT_GROUP, 125, 0, 0)
-			}
-			pc++
-			continue
-		case opFork:
-			r, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, a[0], a[1], 0)
-			if errno == 0 && r != 0 {
-				syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
-			}
-		case opExec:
-			r, _, errno = syscall.RawSyscall6(unix.SYS_EXECVEAT, a[0], a[1], a[2], a[3], a[4], 0)
-		default:
-			r, _, errno = syscall.RawSyscall6(o.nr, a[0], a[1], a[2], a[3], a[4], a[5])
-		}
-		if errno == 0 {
-			if o.out != 0 && o.out <= maxSlots {
-				b.slots[o.out-1] = r
-			}
-			pc++
-			continue
-		}
-		hit = false
-		for i = 0; i < len(o.on); i++ {
-			if o.on[i].errno == uintptr(errno) || o.on[i].errno == anyErrno {
-				pc, hit = o.on[i].pc, true
-				break
-			}
-		}
-		if !hit {
-			b.errno = uintptr(errno)
-			break
-		}
-	}
-	for {
-		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 124, 0, 0)
-	}
+	pid, e := cloneScript(args, unsafe.SliceData(s.ops), uintptr(len(s.ops)), b) // SAFETY: the ops are outside of the heap
+	runtimeAfterFork()
+	unix.RawSyscall(unix.SYS_MADVISE, heap, heapArena, unix.MADV_DOFORK)
+	return pid, syscall.Errno(e)
 }
+
+// cloneScript clones a child that carries out n ops. What they point to, and
+// they themselves, must be outside of the heap: see [script].
+//
+//go:noescape
+func cloneScript(args *cloneArgs, ops *op, n uintptr, b *board) (pid, errno uintptr)

@@ -61,7 +61,10 @@ func create(ctx context.Context, cfg Config, change func(*script)) (*Container, 
 
 // create makes the process, and does for it what only a privileged parent can.
 func (c *Container) create(cfg *Config, change func(*script)) error {
-	b := newBuilder(cfg, c.cgroup)
+	b, err := newBuilder(cfg, c.cgroup)
+	if err != nil {
+		return err
+	}
 	defer b.close()
 	if err := b.build(); err != nil {
 		return err
@@ -93,11 +96,12 @@ func (c *Container) spawn(cfg *Config, b *builder) error {
 	if err != nil {
 		return fmt.Errorf("clone with new namespaces: %w", err)
 	}
-	c.proc = proc
+	c.proc, b.taken = proc, true
 	return nil
 }
 
-// start clones a child that carries out s. If the script joins namespaces, the
+// start clones a child that carries out s, which is the process's from then on;
+// if it fails, the caller's to free. If the script joins namespaces, the
 // child that does so is not the one that remains: joins tells, and then flags
 // are of the second clone (they are in the script already).
 func start(s *script, flags uint64, joins bool, ctl control, cgroup []int) (*process, error) {
@@ -326,7 +330,10 @@ func (p *process) release() {
 		p.board.free()
 		p.board = nil
 	}
-	p.script = nil
+	if p.script != nil {
+		p.script.free()
+		p.script = nil
+	}
 }
 
 // wait returns when the process has ended. It holds no thread: the pidfd is

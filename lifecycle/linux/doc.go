@@ -3,13 +3,14 @@
 // the OCI specification inside a [bundle.Spec] and knows nothing of pods,
 // networks or policies.
 //
-// A container's first process is a plain copy of this one, made by clone3, that
-// carries out a list of system calls, a script, and ends it with execve. The
-// parent writes the list beforehand, in ordinary Go: what is to be done is
-// decided, and every file of the host opened, before the container exists. The
-// child decides nothing and allocates nothing, so it needs no Go runtime, and no
-// second start of one (2 ms, and the package initialisation of everything that
-// is linked in). Nothing of ours is executed inside, no message is parsed there.
+// A container's first process is a copy of this one, without its heap, made by
+// clone3, that carries out a list of system calls, a script, and ends it with
+// execve. The parent writes the list beforehand, in ordinary Go: what is to be
+// done is decided, and every file of the host opened, before the container
+// exists. The child decides nothing and allocates nothing, so it needs no Go
+// runtime, and no second start of one (2 ms, and the package initialisation of
+// everything that is linked in). Nothing of ours is executed inside, no message
+// is parsed there.
 //
 //	cfg := linux.Config{ID: "web/a1", Spec: spec, IDBase: 100000}
 //	c, err := linux.Create(ctx, cfg) // namespaces exist; attach the network to c.NetNS()

@@ -130,6 +130,7 @@ func (c *Container) execProcess(ctx context.Context, cfg ExecConfig) (*process, 
 	}
 	p, err := start(s, 0, true, ctl, entry)
 	if err != nil {
+		s.free()
 		return nil, err
 	}
 	if err := c.letRun(ctx, p); err != nil {
@@ -214,8 +215,16 @@ func setEnv(env []string, e string) []string {
 }
 
 // execScript is the whole life of the child until it runs the program.
-func (c *Container) execScript(prog *program, ctl hostFD, entry []int) (*script, error) {
-	s := newScript()
+func (c *Container) execScript(prog *program, ctl hostFD, entry []int) (_ *script, err error) {
+	s, err := newScript()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.free()
+		}
+	}()
 	s.step("begin")
 	s.call(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
 	at := len(s.ops)

@@ -186,8 +186,8 @@ func (b *builder) propagate(mount slot, p uint64) {
 
 // setattr appends a mount_setattr of what mount refers to.
 func (b *builder) setattr(mount any, flags int, attr unix.MountAttr) {
-	// SAFETY: the script keeps attr alive.
-	b.call(unix.SYS_MOUNT_SETATTR, mount, "", flags|unix.AT_EMPTY_PATH, unsafe.Pointer(&attr), int(unsafe.Sizeof(attr)))
+	at := place(b.script, []unix.MountAttr{attr})
+	b.call(unix.SYS_MOUNT_SETATTR, mount, "", flags|unix.AT_EMPTY_PATH, at, int(unsafe.Sizeof(attr))) // SAFETY: a size only
 }
 
 // attachBind attaches part of the host's tree, opened now, by this process.

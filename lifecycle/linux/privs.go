@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"unsafe"
 
 	"github.com/moby/sys/capability"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -81,12 +80,12 @@ func (s *script) dropBounding(c capSets) {
 // capabilities sets the other four sets.
 func (s *script) capabilities(c capSets) {
 	s.step("set capabilities")
-	hdr := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := &[2]unix.CapUserData{
+	hdr := place(s, []unix.CapUserHeader{{Version: unix.LINUX_CAPABILITY_VERSION_3}})
+	data := place(s, []unix.CapUserData{
 		{Effective: uint32(c.effective), Permitted: uint32(c.permitted), Inheritable: uint32(c.inheritable)},
 		{Effective: uint32(c.effective >> 32), Permitted: uint32(c.permitted >> 32), Inheritable: uint32(c.inheritable >> 32)},
-	}
-	s.call(unix.SYS_CAPSET, unsafe.Pointer(hdr), unsafe.Pointer(data)) // SAFETY: kept alive by the script
+	})
+	s.call(unix.SYS_CAPSET, hdr, data)
 	s.call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	for i := range uint(64) {
 		if c.ambient&(1<<i) != 0 {

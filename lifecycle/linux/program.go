@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -211,7 +210,7 @@ func (s *script) user(p *program) {
 	s.step("change to user %d:%d", p.uid, p.gid)
 	s.call(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1)
 	if len(p.groups) > 0 {
-		s.call(unix.SYS_SETGROUPS, len(p.groups), unsafe.Pointer(&p.groups[0])) // SAFETY: kept alive by the script
+		s.call(unix.SYS_SETGROUPS, len(p.groups), place(s, p.groups))
 	} else {
 		s.call(unix.SYS_SETGROUPS, 0, 0)
 	}
@@ -226,10 +225,9 @@ func (s *script) seccomp(p *program) {
 		return
 	}
 	s.step("install system call filter")
-	// SAFETY: the script keeps both alive; the kernel copies the instructions.
-	prog := &unix.SockFprog{Len: uint16(len(p.filter)), Filter: (*unix.SockFilter)(&p.filter[0])}
-	s.keep = append(s.keep, unsafe.Pointer(&p.filter[0]))
-	s.call(unix.SYS_SECCOMP, 1 /* SECCOMP_SET_MODE_FILTER */, 0, unsafe.Pointer(prog)) // SAFETY: as above
+	// struct sock_fprog: the number of instructions, at 8 their address.
+	prog := place(s, []uintptr{uintptr(len(p.filter)), place(s, p.filter)})
+	s.call(unix.SYS_SECCOMP, 1 /* SECCOMP_SET_MODE_FILTER */, 0, prog)
 }
 
 // execve appends the execution of the program, looked up in the PATH of its own
@@ -280,14 +278,14 @@ func candidates(name string, env []string) []string {
 	return ps
 }
 
-// vector makes an array of C strings with a null pointer at its end.
-func (s *script) vector(list []string) (unsafe.Pointer, error) { // SAFETY: kept alive by the script
+// vector places an array of C strings with a null pointer at its end.
+func (s *script) vector(list []string) (uintptr, error) {
 	v := make([]uintptr, len(list)+1)
 	for i, e := range list {
 		if strings.ContainsRune(e, 0) {
-			return nil, fmt.Errorf("%q contains a NUL byte", e)
+			return 0, fmt.Errorf("%q contains a NUL byte", e)
 		}
 		v[i], _ = s.arg(e)
 	}
-	return unsafe.Pointer(&v[0]), nil // SAFETY: as above; what its words point to, arg keeps alive
+	return place(s, v), nil
 }

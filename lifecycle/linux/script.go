@@ -33,8 +33,7 @@ const (
 )
 
 // An op is one system call of a script, or one of the pseudo calls below. It
-// holds no pointer that the child would have to follow into the Go heap by
-// Go's rules: the child only ever copies words into registers.
+// holds words, no Go pointers: the child only ever copies them into registers.
 type op struct {
 	nr   uintptr
 	args [6]uintptr
@@ -58,20 +57,60 @@ const (
 // so the child parses nothing, allocates nothing and decides nothing but
 // "this errno: go on there". Every call belongs to a named step, which is what
 // an error says.
+//
+// The ops and all they point to lie in a mapping of the script's own, for the
+// child has no heap. It is unmapped by free.
 type script struct {
-	ops    []op
+	mem    []byte // room for maxOps ops, then for data
+	ops    []op   // in mem
+	used   int    // bytes of mem, from the start
+	full   bool   // something found no room
 	steps  []string
-	keep   []unsafe.Pointer // what the arguments point to; SAFETY: so that it stays where it is
 	fds    map[int]bool
 	slots  int
 	labels []int      // pc of each label; -1 until bound
-	second *cloneArgs // of opFork, if there is one
+	second *cloneArgs // of opFork, if there is one; in mem
 }
 
-// newScript makes room for what a usual container takes, at once: growing there
-// step by step copies 80 KB, to pages that each have to be faulted in.
-func newScript() *script {
-	return &script{ops: make([]op, 0, 576), steps: make([]string, 0, 64), keep: make([]unsafe.Pointer, 0, 576), fds: map[int]bool{}}
+// Bounds of a script. A page that is not used costs nothing. A usual container
+// takes 540 ops; the kernel bounds the arguments of a program at 2 MiB.
+const (
+	maxOps  = 4096
+	opBytes = maxOps * int(unsafe.Sizeof(op{})) // SAFETY: a size only
+	maxData = 4 << 20
+)
+
+func newScript() (*script, error) {
+	mem, err := unix.Mmap(-1, 0, opBytes+maxData, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("memory for a script: %w", err)
+	}
+	ops := unsafe.Slice((*op)(unsafe.Pointer(&mem[0])), maxOps)[:0] // SAFETY: page-aligned, large enough, holds no Go pointers
+	return &script{mem: mem, ops: ops, used: opBytes, steps: make([]string, 0, 64), fds: map[int]bool{}}, nil
+}
+
+// free gives the script's memory back; it must not be used afterwards.
+func (s *script) free() {
+	unix.Munmap(s.mem)
+	s.mem, s.ops = nil, nil
+}
+
+// place copies v into the script's memory and returns its address, which the
+// child only passes on to the kernel.
+func place[T any](s *script, v []T) uintptr {
+	size := len(v) * int(unsafe.Sizeof(*new(T))) // SAFETY: a size only
+	at := (s.used + 7) &^ 7
+	if size > len(s.mem)-at {
+		s.full = true
+		return 0
+	}
+	s.used = at + size
+	if size == 0 {
+		return 0
+	}
+	p := unsafe.Pointer(&s.mem[at]) // SAFETY: aligned to 8, and there is room: see above
+	copy(unsafe.Slice((*T)(p), len(v)), v)
+	return uintptr(p)
 }
 
 // A StepError says which step of setting a container up failed, and how.
@@ -114,12 +153,16 @@ func (s *script) step(format string, args ...any) {
 }
 
 // call appends a system call. Arguments are integers, strings (passed as
-// NUL-terminated bytes), byte slices and unsafe.Pointer (kept alive), slots and
-// host descriptors.
+// NUL-terminated bytes), byte slices (copied), addresses of what was placed,
+// slots and host descriptors.
 func (s *script) call(nr uintptr, args ...any) {
 	o := op{nr: nr, step: uint16(len(s.steps) - 1)}
 	for i, a := range args {
 		o.args[i], o.from[i] = s.arg(a)
+	}
+	if len(s.ops) == maxOps {
+		s.full = true
+		return
 	}
 	s.ops = append(s.ops, o)
 }
@@ -161,15 +204,11 @@ func (s *script) arg(a any) (val uintptr, from uint16) {
 	case label:
 		return uintptr(a), 0
 	case string:
-		return s.arg(append([]byte(a), 0))
+		return place(s, append([]byte(a), 0)), 0
 	case []byte:
-		if len(a) == 0 {
-			return 0, 0
-		}
-		return s.arg(unsafe.Pointer(&a[0])) // SAFETY: kept alive by s.keep; heap objects do not move
-	case unsafe.Pointer: // SAFETY: as above; the child only passes the address on to the kernel
-		s.keep = append(s.keep, a)
-		return uintptr(a), 0
+		return place(s, a), 0
+	case unix.OpenHow:
+		return place(s, []unix.OpenHow{a}), 0
 	default:
 		// A type that this switch does not know is a bug in the caller, here in this package.
 		panic(fmt.Sprintf("script argument of type %T", a))
@@ -204,12 +243,18 @@ func (s *script) jump(l label) { s.call(opJump, l) }
 // forkSecond appends the clone of the process that goes on in this one's place.
 // It is the parent's child too (CLONE_PARENT).
 func (s *script) forkSecond(flags uint64) {
-	s.second = &cloneArgs{flags: flags | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID}
-	s.call(opFork, unsafe.Pointer(s.second), int(unsafe.Sizeof(*s.second))) // SAFETY: kept alive by the script
+	at := place(s, []cloneArgs{{flags: flags | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID}})
+	s.call(opFork, at, int(unsafe.Sizeof(cloneArgs{}))) // SAFETY: a size only
+	if !s.full {
+		s.second = (*cloneArgs)(unsafe.Pointer(&s.mem[s.used-int(unsafe.Sizeof(cloneArgs{}))])) // SAFETY: what was placed just now
+	}
 }
 
 // finish turns labels into positions and checks what the child relies on.
 func (s *script) finish() error {
+	if s.full {
+		return fmt.Errorf("container needs more than %d system calls, or %d bytes for their arguments, to set up", maxOps, maxData)
+	}
 	if s.slots > maxSlots {
 		return fmt.Errorf("container needs %d descriptors to set up, at most %d", s.slots, maxSlots)
 	}

@@ -78,11 +78,15 @@ func probeIDMap() error {
 	if err != nil {
 		return err
 	}
-	s := newScript()
+	s, err := newScript()
+	if err != nil {
+		return err
+	}
 	s.step("wait")
 	s.call(opWait, hostFD(ctl.child.Fd()))
 	p, err := start(s, unix.CLONE_NEWUSER, false, ctl, nil)
 	if err != nil {
+		s.free()
 		return err
 	}
 	defer func() {
