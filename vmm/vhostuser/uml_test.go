@@ -1,0 +1,290 @@
+package vhostuser_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sekimori/vmm/guestmem"
+	"sekimori/vmm/uml/kernel"
+	"sekimori/vmm/vhostuser"
+	"sekimori/vmm/virtio"
+)
+
+// require skips the test where this machine lacks feature, unless
+// SEKI_TEST_REQUIRE lists it: then that is a failure.
+func require(t testing.TB, feature string, have bool) {
+	t.Helper()
+	if have {
+		return
+	}
+	if slices.Contains(strings.Split(os.Getenv("SEKI_TEST_REQUIRE"), ","), feature) {
+		t.Fatalf("this machine lacks %s, which SEKI_TEST_REQUIRE asks for", feature)
+	}
+	t.Skipf("needs %s", feature)
+}
+
+// umlKernel returns a User-Mode Linux kernel: the one that SEKI_TEST_UML names,
+// or the newest that was built here.
+func umlKernel(t testing.TB) string {
+	t.Helper()
+	if path := os.Getenv("SEKI_TEST_UML"); path != "" {
+		return path
+	}
+	kernels, err := kernel.List(kernel.Dirs(os.Getenv)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	require(t, "uml", len(kernels) > 0)
+	return kernels[0].Path
+}
+
+var (
+	hostMAC  = [6]byte{2, 0, 0, 0, 0, 1}
+	guestMAC = [6]byte{2, 0, 0, 0, 0, 2}
+)
+
+// A lan is the other end of the guest's card: it answers ARP for 10.0.0.1 and
+// hands the test what UDP comes.
+type lan struct {
+	t      testing.TB
+	net    *virtio.Net
+	udp    chan []byte // payloads
+	faults chan virtio.NetFault
+}
+
+func (l *lan) Transmit(frame []byte, head uint16) {
+	switch {
+	case len(frame) >= 42 && frame[12] == 8 && frame[13] == 6: // ARP
+		if frame[21] != 1 || !bytes.Equal(frame[38:42], []byte{10, 0, 0, 1}) {
+			return
+		}
+		answer := slices.Concat(frame[6:12], hostMAC[:], frame[12:21], []byte{2}, hostMAC[:], frame[38:42], frame[22:32])
+		if err := l.net.Deliver(answer); err != nil {
+			l.t.Errorf("deliver arp: %v", err)
+		}
+	case len(frame) >= 42 && frame[12] == 8 && frame[13] == 0 && frame[23] == 17: // UDP
+		select {
+		case l.udp <- slices.Clone(frame[42:][:binary.BigEndian.Uint16(frame[38:])-8]):
+		default:
+			l.t.Error("more datagrams than anybody asked for")
+		}
+	}
+}
+
+func (l *lan) Refuse(frame []byte, head uint16, why virtio.NetFault) { l.faults <- why }
+
+// send delivers a datagram from 10.0.0.1:7 to 10.0.0.2:7.
+func (l *lan) send(payload []byte) error {
+	ip := make([]byte, 20)
+	ip[0], ip[8], ip[9] = 0x45, 64, 17
+	binary.BigEndian.PutUint16(ip[2:], uint16(28+len(payload)))
+	copy(ip[12:], []byte{10, 0, 0, 1, 10, 0, 0, 2})
+	sum := uint32(0)
+	for i := 0; i < 20; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
+	}
+	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum+sum>>16))
+	udp := []byte{0, 7, 0, 7, 0, 0, 0, 0}
+	binary.BigEndian.PutUint16(udp[4:], uint16(8+len(payload)))
+	return l.net.Deliver(slices.Concat(guestMAC[:], hostMAC[:], []byte{8, 0}, ip, udp, payload))
+}
+
+func (l *lan) receive(t *testing.T, timeout time.Duration) []byte {
+	t.Helper()
+	select {
+	case b := <-l.udp:
+		return b
+	case why := <-l.faults:
+		t.Fatalf("the device refused a frame of the guest: %v", why)
+	case <-time.After(timeout):
+		t.Fatal("nothing came from the guest")
+	}
+	return nil
+}
+
+// boot boots the guest of testdata/guest on a network device, and returns the
+// device's other end once the guest has said hello.
+func boot(t *testing.T, served chan<- error) *lan {
+	t.Helper()
+	image := umlKernel(t)
+	dir := t.TempDir()
+	guest := filepath.Join(dir, "guest")
+	build := exec.Command("go", "build", "-o", guest, "./testdata/guest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	program, err := os.ReadFile(guest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	initrd := filepath.Join(dir, "initrd")
+	if err := os.WriteFile(initrd, cpio(map[string][]byte{"init": program}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	socket := filepath.Join(dir, "net")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	l := &lan{t: t, udp: make(chan []byte, 100000), faults: make(chan virtio.NetFault, 100000)}
+	l.net, err = virtio.NewNet(virtio.NetConfig{MAC: guestMAC, Backend: l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		conn, err := listener.AcceptUnix()
+		if err != nil {
+			served <- err
+			return
+		}
+		served <- vhostuser.Serve(ctx, conn, vhostuser.Config{Device: l.net, MaxMemory: 64 << 20, Memory: func(m *guestmem.Memory) {}})
+	}()
+	t.Cleanup(cancel)
+
+	console := new(bytes.Buffer)
+	cmd := exec.Command("setarch", "-R", image, "mem=64M", "quiet", "lpj=12263424", "initrd="+initrd, "rdinit=/init",
+		"con=null", "con0=null,fd:1", "uml_dir="+dir+"/", "virtio_uml.device="+socket+":1")
+	// A kernel registers the restartable sequences of its process, which the
+	// stubs that it clones do not have.
+	cmd.Env = append(os.Environ(), "GLIBC_TUNABLES=glibc.pthread.rseq=0")
+	cmd.Stdout, cmd.Stderr = console, console
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("console:\n%s", console)
+		}
+	})
+	if b := l.receive(t, 30*time.Second); string(b) != "hello" {
+		t.Fatalf("the guest says %q; want hello", b)
+	}
+	return l
+}
+
+// cpio returns an archive of programs in the format newc
+// (Documentation/driver-api/early-userspace/buffer-format.rst).
+func cpio(files map[string][]byte) []byte {
+	var out bytes.Buffer
+	entry := func(name string, mode int, data []byte) {
+		fmt.Fprintf(&out, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x",
+			0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name)+1, 0)
+		out.WriteString(name + "\x00")
+		out.Write(make([]byte, -out.Len()&3))
+		out.Write(data)
+		out.Write(make([]byte, -out.Len()&3))
+	}
+	for name, data := range files {
+		entry(name, unix.S_IFREG|0o755, data)
+	}
+	entry("TRAILER!!!", 0, nil)
+	return out.Bytes()
+}
+
+// A real kernel speaks to the server: frames both ways, every one intact.
+func TestUML(t *testing.T) {
+	served := make(chan error, 1)
+	l := boot(t, served)
+
+	t.Run("echo", func(t *testing.T) {
+		var times []time.Duration
+		for i := range 2000 {
+			want := fmt.Appendf(nil, "echo %d %s", i, strings.Repeat("x", i%1400))
+			start := time.Now()
+			if err := l.send(want); err != nil {
+				t.Fatal(err)
+			}
+			if got := l.receive(t, 10*time.Second); !bytes.Equal(got, want) {
+				t.Fatalf("echo %d = %q; want %q", i, got, want)
+			}
+			times = append(times, time.Since(start))
+		}
+		slices.Sort(times)
+		t.Logf("round trip: median %v, min %v", times[len(times)/2], times[0])
+	})
+	t.Run("flood", func(t *testing.T) {
+		const n = 5000
+		start, before := time.Now(), cpuTime(t)
+		if err := l.send(fmt.Appendf(nil, "flood %d 1400", n)); err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			got := l.receive(t, 10*time.Second)
+			if len(got) != 1400 || string(got[:8]) != fmt.Sprintf("%08d", i) {
+				t.Fatalf("datagram %d = %d bytes %q", i, len(got), got[:min(len(got), 8)])
+			}
+		}
+		took, cpu := time.Since(start), cpuTime(t)-before
+		t.Logf("%d frames of 1442 bytes in %v: %.0f a second, %v of CPU here for each", n, took, n/took.Seconds(), cpu/n)
+	})
+	// More than the guest has buffers for: what does not fit is refused at once,
+	// and the card works on afterwards. The guest's own socket drops some, too.
+	t.Run("receive flood", func(t *testing.T) {
+		sent, full := 0, 0
+		for sent < 5000 {
+			switch err := l.send([]byte("ping")); {
+			case errors.Is(err, unix.EAGAIN):
+				full++
+				time.Sleep(time.Millisecond)
+			case err != nil:
+				t.Fatal(err)
+			default:
+				sent++
+			}
+		}
+		t.Logf("%d delivered, %d times no buffer", sent, full)
+		for deadline := time.Now().Add(20 * time.Second); ; {
+			if err := l.send([]byte("last")); err != nil && !errors.Is(err, unix.EAGAIN) {
+				t.Fatal(err)
+			}
+			if string(l.receive(t, time.Until(deadline))) == "last" {
+				break
+			}
+		}
+	})
+	for range 100 { // a busy guest drops datagrams
+		if err := l.send([]byte("quit")); err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, virtio.ErrDown) {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-served:
+			if err != nil {
+				t.Errorf("Serve = %v; want nil when the guest is gone", err)
+			}
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	t.Error("the guest did not power off")
+}
+
+// cpuTime is what this process has used so far.
+func cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
