@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"sekimori/vmm/uml"
 	"sekimori/vmm/uml/kernel"
 )
 
@@ -58,7 +59,16 @@ path. It takes 4 GB of disk while it works, and some 8 minutes of two CPUs.`,
 			return err
 		}
 		fmt.Fprintln(a.stdout, k.Path)
-		return nil
+		if k.LPJ != 0 {
+			return nil
+		}
+		// The first boot says whether it runs here, and measures what saves
+		// later boots their delay calibration.
+		r, err := uml.Probe(cmd.Context(), k.Path)
+		if err != nil {
+			return err
+		}
+		return k.SetLPJ(r.LPJ)
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "build what is in the cache already")
 	cmd.Flags().IntVarP(&jobs, "jobs", "j", 0, "compilers at a time (default: one a CPU)")

@@ -158,7 +158,7 @@ func (k *Kernel) finish(ctx context.Context, out, dir string) error {
 	if k.ImageSHA256, err = sumFile(k.Path); err != nil {
 		return err
 	}
-	k.Release = info.Release
+	k.Release, k.Info = info.Release, info
 	k.ConfigSHA256, k.PatchSHA256 = sum(configText), sum(patchText)
 	k.Built = time.Now().UTC().Truncate(time.Second)
 	return nil

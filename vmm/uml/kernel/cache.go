@@ -57,6 +57,8 @@ type Manifest struct {
 	Built         time.Time `json:"built"`
 	BuildSeconds  int       `json:"build_seconds"`
 
+	Info Info `json:"info"` // of the image, so that no start has to read it again
+
 	// LPJ is the delay loop as this host calibrated it at the first boot:
 	// handed to later boots it saves each of them 30 to 60 ms. 0 if unknown.
 	LPJ uint64 `json:"lpj,omitempty"`
