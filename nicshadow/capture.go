@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sekimori/nicshadow/brief"
+	"sekimori/nicshadow/replay"
 )
 
 // Limits of a capture, where its configuration does not set them.
@@ -48,10 +49,9 @@ type Capture struct {
 	done   sync.WaitGroup
 
 	// The writing goroutine's own.
-	file   *os.File
-	buf    *bufio.Writer
-	ng     pcapngWriter
-	ifaces map[string]uint32
+	file *os.File
+	buf  *bufio.Writer
+	ng   *replay.Writer
 }
 
 // A captured frame waits to be written, then its buffer is free again.
@@ -163,21 +163,15 @@ func (c *Capture) fail(err error) {
 
 // one writes one frame, behind its interface if that is new.
 func (c *Capture) one(f *captured) {
-	if c.ng.bytes >= c.cfg.Size/2 {
+	if c.ng.Bytes() >= c.cfg.Size/2 {
 		if err := c.rotate(); err != nil {
 			c.fail(err)
 			return
 		}
 	}
-	id, ok := c.ifaces[f.container]
-	if !ok {
-		id = uint32(len(c.ifaces))
-		c.ifaces[f.container] = id
-		c.ng.iface(f.container)
-	}
 	b := f.data[:min(f.length, captureSnap)]
-	c.ng.packet(id, f.at, b, f.length, comment(f, b))
-	c.fail(c.ng.err)
+	c.ng.Packet(f.container, f.at, b, f.length, comment(f, b))
+	c.fail(c.ng.Err())
 }
 
 // comment is one line: the verdict, the reason, where it was decided.
@@ -217,8 +211,7 @@ func (c *Capture) open() error {
 	if err != nil {
 		return err
 	}
-	c.file, c.buf, c.ifaces = f, bufio.NewWriterSize(f, 64<<10), make(map[string]uint32)
-	c.ng = pcapngWriter{w: c.buf}
-	c.ng.section()
-	return c.ng.err
+	c.file, c.buf = f, bufio.NewWriterSize(f, 64<<10)
+	c.ng = replay.NewWriter(c.buf)
+	return c.ng.Err()
 }

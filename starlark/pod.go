@@ -1,6 +1,7 @@
 package starlark
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -73,7 +74,7 @@ func Load(ctx context.Context, path string, opts Options) (*Pod, error) {
 		return nil, &Error{Msg: err.Error(), err: err}
 	}
 	defer s.Close()
-	col = s.Collector(PodName(path))
+	col = s.Collector(cmp.Or(opts.Pod, PodName(path)))
 	globals, err := s.Exec(ctx, name)
 	pod := &Pod{Name: col.Pod, Path: path, Containers: col.Containers, Uplink: col.Uplink, Params: col.Params, Policies: map[string]*policy.Policy{}, session: s}
 	if err != nil && ctx.Err() == nil {

@@ -26,6 +26,9 @@ const (
 
 // Options say how to evaluate.
 type Options struct {
+	// Pod is the name of the pod, part of every derived MAC address; empty
+	// means that of the file.
+	Pod string
 	// Params are the values given with --set, by name.
 	Params map[string]string
 	// ModuleRoot is the directory that no load may leave; empty means the

@@ -109,7 +109,7 @@ Ethernet frame that they send.`,
 	root.PersistentFlags().StringVar(&a.root, "root", a.stateDir(), "state directory (or SEKI_ROOT)")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
-		a.runCommand(), a.checkCommand(), a.planCommand(), a.testCommand(), a.explainCommand(), a.disasmCommand(),
+		a.runCommand(), a.checkCommand(), a.planCommand(), a.testCommand(), a.explainCommand(), a.diffCommand(), a.disasmCommand(),
 		a.psCommand(), a.execCommand(), a.logsCommand(), a.eventsCommand(), a.statsCommand(), a.stopCommand(),
 		a.machineCommand(), a.doctorCommand(), a.versionCommand(),
 	)

@@ -15,7 +15,10 @@ import (
 
 // A source is a .star file and the values of its parameters: what every verb
 // that reads one takes.
-type source struct{ set []string }
+type source struct {
+	set []string
+	pod string // name of the pod, "" for that of the file
+}
 
 func (s *source) flags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&s.set, "set", nil, "value of a param() of the file, as name=value; may be repeated")
@@ -52,6 +55,7 @@ func (a *app) load(ctx context.Context, path string, s source) (*starlark.Pod, e
 	}
 	pod, err := starlark.Load(ctx, path, starlark.Options{
 		Params: params,
+		Pod:    s.pod,
 		Print:  func(s string) { fmt.Fprintln(a.stderr, s) },
 	})
 	if err != nil {

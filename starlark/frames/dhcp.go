@@ -48,7 +48,7 @@ func newDHCP(c *args.Call) (starlark.Value, error) {
 		l.mac = &m
 	}
 	l.version = int(args.Or(c, "version", int64(4)))
-	if !c.Has("version") && (l.src.Is6() || l.dst.Is6() || l.requested.Is6()) {
+	if !c.Has("version") && (l.src.Is6() || l.dst.Is6() || l.requested.Is6() || l.server.Is6()) {
 		l.version = 6
 	}
 	l.typ = uint8(args.Or(c, "message_type", int64(dhcpDiscover)))
@@ -56,7 +56,7 @@ func newDHCP(c *args.Call) (starlark.Value, error) {
 		name string
 		addr netip.Addr
 	}{{"requested_ip", l.requested}, {"server_ip", l.server}, {"client_ip", l.client}, {"your_ip", l.your}} {
-		fits := a.addr.Is4() && l.version == 4 || a.addr.Is6() && l.version == 6 && a.name == "requested_ip"
+		fits := a.addr.Is4() && l.version == 4 || a.addr.Is6() && l.version == 6 && (a.name == "requested_ip" || a.name == "server_ip")
 		if a.addr.IsValid() && !fits {
 			return nil, c.Errorf(a.name, "", "%s: %s is no address of a DHCPv%d message", a.name, a.addr, l.version)
 		}
@@ -167,7 +167,11 @@ func (l *lease) message6(s Sender) []byte {
 	b = append(b, 0, 3)
 	b = binary.BigEndian.AppendUint16(b, uint16(12+len(want)))
 	b = append(append(b, 0, 0, 0, 1), make([]byte, 8)...)
-	return append(append(b, want...), l.extra...)
+	b = append(b, want...)
+	if l.server.IsValid() { // server unicast, 21.12
+		b = append(append(b, 0, 12, 0, 16), l.server.AsSlice()...)
+	}
+	return append(b, l.extra...)
 }
 
 // dhcpParams are the arguments of dhcp().
@@ -178,7 +182,7 @@ func dhcpParams() []args.Param {
 		{Name: "version", Type: args.Int(4, 6), Default: "4 unless an address says IPv6", Doc: "4 or 6"},
 		{Name: "client_mac", Type: args.MAC, Default: "the sender's own", Doc: "client hardware address, or the one in the DUID"},
 		{Name: "requested_ip", Type: args.IP, Default: "None", Doc: "the address that is asked for"},
-		{Name: "server_ip", Type: args.IP, Default: "None", Doc: "DHCPv4: server identifier"},
+		{Name: "server_ip", Type: args.IP, Default: "None", Doc: "DHCPv4: server identifier; DHCPv6: server unicast option"},
 		{Name: "client_ip", Type: args.IP, Default: `"0.0.0.0"`, Doc: "DHCPv4: the address that the client has"},
 		{Name: "your_ip", Type: args.IP, Default: `"0.0.0.0"`, Doc: "DHCPv4: the address that the server gives"},
 		{Name: "xid", Type: args.Int(0, 1<<32-1), Default: "1", Doc: "transaction"},
