@@ -1,0 +1,127 @@
+package introspect
+
+import "sekimori/introspect/layout"
+
+// An Owner is whose a frame is. The zero Owner is nobody.
+type Owner struct {
+	// Member is the number of the container, 0 for nobody.
+	Member uint32
+	// Kernel says that the frame belongs to no socket of a process: the kernel
+	// sends it of its own accord, and Member is 0. Whose it is, is to be seen
+	// by what it says.
+	Kernel bool
+	// Cause says why it is nobody's.
+	Cause string
+}
+
+// Bits of the pointer that virtio_net keeps for a descriptor
+// (drivers/net/virtio_net.c): an XDP frame is no sk_buff; the second says,
+// since v6.11, that the driver forgot the socket.
+const (
+	dataXDP    = 1
+	dataOrphan = 2
+	dataFlags  = 7 // a sk_buff is aligned to more
+)
+
+// States of a socket that is no whole struct sock (include/net/tcp_states.h).
+const (
+	stateTimeWait   = 6
+	stateNewSynRecv = 12
+)
+
+// no allocation, no lock, no log below this line
+
+// Owner follows the frame that begins at a descriptor, of so many bytes without
+// the virtio header, to the socket that it was written into. It must be asked
+// before the guest runs on.
+//
+// A frame keeps its socket from the system call that wrote it until the driver
+// is told that it is sent, whoever's back it travels on. A frame without one is
+// the kernel's own, if it was made here: one that came in from elsewhere, by a
+// bridge or a route, lost its socket on the way, and proves nothing.
+func (q *Queue) Owner(head uint16, length int) Owner {
+	g, n := q.g, &q.g.layout.Net
+	data, err := q.data(head)
+	switch {
+	case err != nil:
+		return Owner{Cause: "the driver's state of the queue is not found"}
+	case data&dataXDP != 0:
+		return Owner{Cause: "an xdp frame has no socket"}
+	case data&dataOrphan != 0:
+		return Owner{Cause: "the driver forgot the socket"}
+	case data&dataFlags != 0:
+		return Owner{Cause: "the driver's state is no sk_buff"}
+	}
+	skb, err := g.read(data, g.skb)
+	if err != nil {
+		return Owner{Cause: "the sk_buff is not in memory"}
+	}
+	if uint64(skb.uint32(n.SkbLen)) != uint64(length) {
+		return Owner{Cause: "the sk_buff is another frame's"}
+	}
+	sk, made := skb.uint64(n.SkbSk), skb.uint32(n.SkbIif) == 0
+	if sk != 0 {
+		return g.socket(sk, made)
+	}
+	if !made {
+		return Owner{Cause: "a forwarded frame lost its socket"}
+	}
+	// Without napi_tx the driver forgets sockets, and a raw socket's frame
+	// would look like the kernel's own.
+	if weight, err := g.half(q.napi); err != nil || weight == 0 {
+		return Owner{Cause: "the driver forgets sockets: napi_tx is off"}
+	}
+	return Owner{Kernel: true}
+}
+
+// socket is whose a socket is: by its network namespace, else by its cgroup.
+// made says that the frame was made on this side of every bridge and route.
+func (g *Guest) socket(sk uint64, made bool) Owner {
+	o, i := &g.layout.Net, g.members.now.Load()
+	p, err := g.read(sk, g.sock)
+	if err != nil {
+		return Owner{Cause: "the socket is not in memory"}
+	}
+	net, state := p.uint64(o.SockNet), p.byte(o.SockState)
+	if net == 0 {
+		return Owner{Cause: "the socket has no namespace"}
+	}
+	inode, err := g.inode(net, o.NetInum)
+	if err != nil {
+		return Owner{Cause: "the socket's namespace is not in memory"}
+	}
+	if m := i.netNS[inode]; m != 0 {
+		return Owner{Member: m}
+	}
+	if state == stateTimeWait || state == stateNewSynRecv {
+		return Owner{Cause: "a socket of no container's namespace"}
+	}
+	if m := g.socketCgroup(sk, i); m != 0 {
+		return Owner{Member: m}
+	}
+	// The kernel's sockets for answers (of ICMP, of TCP's resets) belong to the
+	// first namespace while they answer nobody, and a frame that had to wait for
+	// its neighbour outlives that.
+	kern := g.buf[:1]
+	if made && o.SockKern.Mask != 0 && g.mem.Read(sk+uint64(o.SockKern.Off), kern) == nil && kern[0]&o.SockKern.Mask != 0 {
+		return Owner{Kernel: true}
+	}
+	return Owner{Cause: "a socket of no container's"}
+}
+
+// socketCgroup is the member in whose cgroup a socket was made; 0 for nobody.
+func (g *Guest) socketCgroup(sk uint64, i *index) uint32 {
+	at := g.layout.Net.SockCgroup
+	if at == layout.None || len(i.cgroup) == 0 {
+		return 0
+	}
+	cgroup, err := g.pointer(sk + uint64(at))
+	if err != nil {
+		return 0
+	}
+	id, err := g.cgroup(cgroup)
+	if err != nil {
+		return 0
+	}
+	return i.cgroup[id]
+}
