@@ -69,7 +69,8 @@ int main(void)
 		for (int i = 0; i < 4; i++)
 			if (fork() == 0)
 				for (;;)
-					getppid();
+					usleep(1000);
+		printf("tree grown\n");
 		for (;;)
 			wait(NULL);
 	}
