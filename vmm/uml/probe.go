@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -67,15 +66,15 @@ func Probe(ctx context.Context, path string) (*Probed, error) {
 	return &Probed{Info: info, LPJ: calibrated(m.Console()), Boot: w.after}, nil
 }
 
-var lpjLine = regexp.MustCompile(`\(lpj=([0-9]{1,18})\)`)
-
-// calibrated finds the delay loop in the kernel's messages.
+// calibrated finds the delay loop in the kernel's messages: "(lpj=12263424)".
 func calibrated(messages string) uint64 {
-	if m := lpjLine.FindStringSubmatch(messages); m != nil {
-		lpj, _ := strconv.ParseUint(m[1], 10, 64) // it is digits, fewer than overflow
-		return lpj
+	_, rest, _ := strings.Cut(messages, "(lpj=")
+	digits, _, _ := strings.Cut(rest, ")")
+	lpj, err := strconv.ParseUint(digits, 10, 63)
+	if err != nil {
+		return 0 // it did not say
 	}
-	return 0
+	return lpj
 }
 
 // A firstWord takes the time when the init is heard of.
