@@ -315,6 +315,13 @@ func (b *backend) Transmit(frame []byte, head uint16) {
 	}
 }
 
+// sent returns what came so far.
+func (b *backend) sent() ([][]byte, []virtio.NetFault) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.frames), slices.Clone(b.faults)
+}
+
 func (b *backend) Refuse(frame []byte, head uint16, why virtio.NetFault) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

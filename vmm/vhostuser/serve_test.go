@@ -29,8 +29,8 @@ func TestFrames(t *testing.T) {
 
 	p.put(aFrame)
 	p.must(vringKick, u32s(1, 0))
-	if len(b.frames) != 1 || !bytes.Equal(b.frames[0], aFrame) || len(b.faults) != 0 {
-		t.Fatalf("frames = %x, faults %v; want the frame", b.frames, b.faults)
+	if frames, faults := b.sent(); len(frames) != 1 || !bytes.Equal(frames[0], aFrame) || len(faults) != 0 {
+		t.Fatalf("frames = %x, faults %v; want the frame", frames, faults)
 	}
 	if used := p.rings[1].TakeUsed(); len(used) != 1 || used[0].Len != 0 {
 		t.Errorf("used = %v; want the chain back", used)
@@ -78,6 +78,7 @@ func TestKickIsSynchronous(t *testing.T) {
 	n, b, p := card(t)
 	p.start()
 	p.post(1)
+	b.mu.Lock()
 	b.during = func() {
 		if nr, _, err := unix.Recvfrom(p.sock, make([]byte, 1), unix.MSG_DONTWAIT); err != unix.EAGAIN {
 			t.Errorf("answered (%d, %v) before the frame was judged", nr, err)
@@ -87,6 +88,7 @@ func TestKickIsSynchronous(t *testing.T) {
 		}
 		p.quiet()
 	}
+	b.mu.Unlock()
 	p.put(aFrame)
 	p.must(vringKick, u32s(1, 0))
 	if got := []uint32{p.interrupt(), p.interrupt()}; !slices.Equal(got, []uint32{0, 1}) {
@@ -142,8 +144,8 @@ func TestRefusesAsynchronous(t *testing.T) {
 			if err := p.end(); !isProtocolError(err) || err.Error() != tt.want {
 				t.Errorf("Serve = %v; want %s", err, tt.want)
 			}
-			if len(b.frames) > 0 {
-				t.Errorf("%d frames got out", len(b.frames))
+			if frames, _ := b.sent(); len(frames) > 0 {
+				t.Errorf("%d frames got out", len(frames))
 			}
 		})
 	}
@@ -241,13 +243,13 @@ func TestStopAndGoOn(t *testing.T) {
 	p.must(setVringEnable, u32s(1, 0))
 	p.put(aFrame)
 	p.must(vringKick, u32s(1, 0)) // of a queue that is off: nothing
-	if len(b.frames) != 2 {
-		t.Fatalf("%d frames; want 2: the queue is off", len(b.frames))
+	if frames, _ := b.sent(); len(frames) != 2 {
+		t.Fatalf("%d frames; want 2: the queue is off", len(frames))
 	}
 	p.must(setVringEnable, u32s(1, 1))
 	p.must(vringKick, u32s(1, 0))
-	if len(b.frames) != 3 {
-		t.Fatalf("%d frames; want 3: the one that waited", len(b.frames))
+	if frames, _ := b.sent(); len(frames) != 3 {
+		t.Fatalf("%d frames; want 3: the one that waited", len(frames))
 	}
 	p.interrupt()
 
@@ -270,8 +272,8 @@ func TestStopAndGoOn(t *testing.T) {
 	if err := n.Deliver(aFrame); err != nil {
 		t.Errorf("Deliver in the new table: %v", err)
 	}
-	if len(b.frames) != 5 {
-		t.Errorf("%d frames; want 5", len(b.frames))
+	if frames, _ := b.sent(); len(frames) != 5 {
+		t.Errorf("%d frames; want 5", len(frames))
 	}
 	if used := p.rings[1].TakeUsed(); len(used) != 5 {
 		t.Errorf("%d chains came back; want 5", len(used))
@@ -292,8 +294,8 @@ func TestStopAndGoOn(t *testing.T) {
 	}
 	p.put(aFrame)
 	p.must(vringKick, u32s(1, 0))
-	if len(b.frames) != 6 {
-		t.Errorf("%d frames; want 6", len(b.frames))
+	if frames, _ := b.sent(); len(frames) != 6 {
+		t.Errorf("%d frames; want 6", len(frames))
 	}
 }
 

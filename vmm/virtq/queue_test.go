@@ -147,6 +147,10 @@ func TestBroken(t *testing.T) {
 			d.Set(0, virtqtest.Desc{Addr: bufs, Len: 1, Flags: virtqtest.Next, Next: 999})
 			d.Publish(0)
 		}, "virtq test: chain 0 at descriptor 0: links to a descriptor that the queue does not have"},
+		{"next one out of range", func(d *virtqtest.Driver) {
+			d.Set(0, virtqtest.Desc{Addr: bufs, Len: 1, Flags: virtqtest.Next, Next: size})
+			d.Publish(0)
+		}, "virtq test: chain 0 at descriptor 0: links to a descriptor that the queue does not have"},
 		{"linked to itself", func(d *virtqtest.Driver) {
 			d.Set(3, virtqtest.Desc{Addr: bufs, Len: 1, Flags: virtqtest.Next, Next: 3})
 			d.Publish(3)
