@@ -35,6 +35,13 @@
 //     port and sealed in it. A frame must pass both programs. What the envelope
 //     drops, drops in audit mode too.
 //
+//   - What a program remembers ([rule.State]) is its sender's own, goes on over
+//     a reload, and is noted of what passes only: a frame that goes on, or one
+//     that reaches the container.
+//
+//   - A program may judge what its container is sent, too: that drops at the
+//     last step, for this receiver alone, as the receiver's "ingress policy".
+//
 //   - In audit mode the verdict is counted and told as "would drop", and the
 //     frame goes on. It takes a program to be in audit mode: the reasons that
 //     are not about the frame (unknown sender, another's address, no program,

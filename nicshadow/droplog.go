@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sekimori/nicshadow/brief"
+	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/replay"
 )
 
@@ -162,13 +163,18 @@ func (s *DropSource) Suppressed() uint64 { return s.suppressed.Load() }
 
 // Offer tells of a frame that dropped, or would have. It does not wait, and
 // keeps neither b nor j.
-func (s *DropSource) Offer(b []byte, j *Judgement) {
+func (s *DropSource) Offer(b []byte, j *Judgement) { s.offer(s.container, b, &j.Key, j) }
+
+// offer is Offer under a container's name: what a receiver's policy drops is
+// told by the sender's end. k is used in place of the judgement's key.
+func (s *DropSource) offer(container string, b []byte, k *frame.Key, j *Judgement) {
 	now := time.Now()
 	if !s.bucket.allow(now) {
 		s.suppressed.Add(1)
 		return
 	}
-	d := dropped{at: now, container: s.container, judgement: *j, length: len(b), suppressed: s.suppressed.Load()}
+	d := dropped{at: now, container: container, judgement: *j, length: len(b), suppressed: s.suppressed.Load()}
+	d.judgement.Key = *k
 	copy(d.head[:], b)
 	s.log.mu.RLock()
 	defer s.log.mu.RUnlock()
@@ -200,7 +206,7 @@ func newRecord(container string, at time.Time, j *Judgement) Record {
 	if j.Forward {
 		r.Verdict = "would drop"
 	}
-	if (j.Reason == Policy || j.Reason == Envelope) && j.Program != nil {
+	if (j.Reason == Policy || j.Reason == Envelope || j.Reason == Ingress) && j.Program != nil {
 		k := Deciding(j.Program, j.Outcome.PC)
 		r.Kind, r.Why, r.File, r.Line, r.Col, r.PC = k.Kind, k.Why, k.File, k.Line, k.Col, j.Outcome.PC
 	}

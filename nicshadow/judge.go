@@ -24,6 +24,8 @@ type Judgement struct {
 	// Cause says why nobody is known to have sent the frame, where Reason is
 	// Unattributed: the words of the [Origin].
 	Cause string
+
+	moment rule.Moment
 }
 
 // no allocation, no lock, no log below this line
@@ -57,26 +59,83 @@ func (t *Table) judge(s Sender, within *tally, b []byte, j *Judgement) bool {
 		// no envelope has said yes to what does not parse.
 		return sl.decide(j, j.Audit && len(b) >= headerLen && within == nil)
 	}
-	j.Outcome = f.program.Run(&j.Key)
-	forward := j.Outcome.Verdict == rule.Forward
+	if f.program.Remembers() {
+		j.moment.State, j.moment.Now, j.moment.Ingress = f.state, t.now(), false
+		j.Outcome = f.program.RunAt(&j.Key, &j.moment)
+	} else {
+		j.moment.State = nil
+		j.Outcome = f.program.Run(&j.Key)
+	}
+	forward := j.Outcome.Verdict.Passes()
 	if within != nil && (forward || j.Audit) && !within.pass(j) {
 		return sl.decide(j, false)
 	}
 	if pc := uint64(j.Outcome.PC); pc < uint64(len(f.hits)) {
 		f.hits[pc].Add(1)
 	}
-	if forward {
+	if forward || j.Audit {
+		j.moment.Passed(&j.Key)
+	}
+	if j.Outcome.Verdict == rule.Forward {
 		j.Reason = Allowed
 		return sl.decide(j, true)
 	}
 	j.Reason = Policy
-	return sl.decide(j, j.Audit)
+	return sl.decide(j, forward || j.Audit)
+}
+
+// arrives judges a frame that is on its way to the station's container, and
+// reports whether it goes on. to is the container's slot, j what becomes of
+// it; k holds the frame's fields, or the class none where nobody has parsed it.
+func (to *station) arrives(sl *slot, b []byte, k *frame.Key, j *Judgement) bool {
+	f := sl.force.Load()
+	j.Reason = Allowed
+	if f.program == nil || !f.program.Remembers() && !f.program.JudgesIngress() {
+		return true
+	}
+	j.Sender, j.Program, j.Audit = to.sender, f.program, f.mode == Audit
+	if k.Class() == frame.ClassNone {
+		if r := frame.Parse(b, k); r != frame.OK {
+			if !f.program.JudgesIngress() {
+				return true
+			}
+			j.Outcome, j.Reason = rule.Outcome{}, FromFrame(r)
+			return sl.admit(f, j, j.Audit)
+		}
+	}
+	j.moment.State, j.moment.Now, j.moment.Ingress = f.state, to.port.sw.cfg.Table.now(), true
+	j.Outcome = f.program.RunAt(k, &j.moment)
+	passes := j.Outcome.Verdict.Passes() || j.Audit
+	if passes {
+		j.moment.Passed(k)
+	}
+	if !f.program.JudgesIngress() || j.Outcome.Verdict == rule.Forward {
+		return true
+	}
+	j.Reason = Ingress
+	return sl.admit(f, j, passes)
+}
+
+// admit counts a frame that the receiver's own policy refuses, or would.
+func (sl *slot) admit(f *force, j *Judgement, passes bool) bool {
+	j.Forward = passes
+	if j.Reason == Ingress {
+		if pc := uint64(j.Outcome.PC); pc < uint64(len(f.hits)) {
+			f.hits[pc].Add(1)
+		}
+	}
+	if passes {
+		sl.would[Ingress].Add(1)
+	} else {
+		sl.dropped[Ingress].Add(1)
+	}
+	return passes
 }
 
 // pass runs the envelope. Where it drops, the judgement is the envelope's.
 func (e *tally) pass(j *Judgement) bool {
 	out := e.program.Run(&j.Key)
-	if out.Verdict == rule.Forward {
+	if out.Verdict.Passes() {
 		return true
 	}
 	if pc := uint64(out.PC); pc < uint64(len(e.hits)) {
@@ -107,5 +166,6 @@ func (sl *slot) decide(j *Judgement, forward bool) bool {
 func (j *Judgement) refuse(r Reason) bool {
 	j.Key, j.Reason, j.Forward, j.Audit = frame.Key{}, r, false, false
 	j.Program, j.Outcome, j.Cause = nil, rule.Outcome{}, ""
+	j.moment.State = nil
 	return false
 }

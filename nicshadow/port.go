@@ -45,6 +45,8 @@ type port struct {
 
 	// For whoever moves the port's frames: run, or the one inside the gate.
 	judgement Judgement
+	// inbound is that of the receiver of the frame at hand.
+	inbound Judgement
 }
 
 // newPort returns a port whose frames are those of sender s, 0 for none.
@@ -146,6 +148,7 @@ func (p *port) frame(from *station, b []byte) {
 // admit moves on a frame from outside, unless it claims to be a container's.
 func (p *port) admit(b []byte) {
 	p.own.bytes.Add(uint64(len(b)))
+	p.judgement.Key.Words[frame.ClassWord] = 0 // parsed when a receiver asks
 	if len(b) < headerLen {
 		p.self.refuse(b, FromFrame(frame.Truncated))
 		return
@@ -190,6 +193,9 @@ func (st *station) deliver(to *station, b []byte) {
 	sl := to.open()
 	if sl == nil {
 		st.count(ReceiverClosed)
+		return
+	}
+	if !st.deliverable(to, sl, b) {
 		return
 	}
 	if _, err := to.port.device.Write(b); err != nil {

@@ -24,6 +24,10 @@ const (
 	ReceiverClosed     // the receiver has no program in force
 	ReceiverFull       // the receiver's queue is full
 	ReceiverDown       // the receiver's device is down or gone
+	ReceiverRefuses    // the receiver's ingress policy drops it
+
+	// Counted for the receiver, besides ReceiverRefuses for the sender.
+	Ingress
 
 	numReasons
 )
@@ -48,6 +52,8 @@ var reasonNames = [numReasons]string{
 	ReceiverClosed:     "receiver closed",
 	ReceiverFull:       "receiver queue full",
 	ReceiverDown:       "receiver down",
+	ReceiverRefuses:    "receiver refuses",
+	Ingress:            "ingress policy",
 }
 
 // FromFrame is the reason for a frame that the parser refused.
@@ -67,7 +73,7 @@ func (r Reason) String() string {
 // delivery reports whether the reason is about a frame that was judged to go
 // on.
 func (r Reason) delivery() bool {
-	return r >= UnknownDestination && r < numReasons
+	return r >= UnknownDestination && r <= ReceiverRefuses
 }
 
 // A Mode says whether a sender's verdicts are enforced. The zero Mode is

@@ -204,9 +204,19 @@ func member(members []*station, s Sender) *station {
 // guest tells them apart.
 func (st *station) deliverMembers(q *port, b []byte) {
 	members := *q.members.Load()
-	open := false
+	open, passes := false, true
 	for _, to := range members {
-		open = open || to != nil && to != st && to.open() != nil
+		if to == nil || to == st {
+			continue
+		}
+		if sl := to.open(); sl != nil {
+			// The guest hands it to all of them: one that refuses it does so
+			// for all.
+			open, passes = true, st.deliverable(to, sl, b) && passes
+		}
+	}
+	if open && !passes {
+		return
 	}
 	if !open {
 		st.count(ReceiverClosed)

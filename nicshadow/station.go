@@ -82,6 +82,21 @@ func (st *station) refuse(b []byte, r Reason) {
 	st.tell(b)
 }
 
+// deliverable reports whether to's own policy lets the frame b of st in. It
+// counts, and tells, what it does not.
+func (st *station) deliverable(to *station, sl *slot, b []byte) bool {
+	p := st.port
+	j := &p.inbound
+	passes := to.arrives(sl, b, &p.judgement.Key, j)
+	if !passes {
+		st.count(ReceiverRefuses)
+	}
+	if (!passes || j.Reason != Allowed) && st.drops != nil {
+		st.drops.offer(to.name, b, &p.judgement.Key, j)
+	}
+	return passes
+}
+
 // tell offers a frame that did not go on, or would not have, to the drop log
 // and the capture.
 func (st *station) tell(b []byte) {

@@ -102,15 +102,19 @@ func (sl *slot) stats(envelopes ...*tally) Stats {
 		r := Reason(r)
 		if n := sl.dropped[r].Load(); n > 0 {
 			st.Reasons = append(st.Reasons, ReasonCount{r.String(), false, n})
-			if r.delivery() {
+			switch {
+			case r == Ingress: // no frame of the sender's
+			case r.delivery():
 				st.Undelivered += n
-			} else {
+			default:
 				st.Dropped += n
 			}
 		}
 		if n := sl.would[r].Load(); n > 0 {
 			st.Reasons = append(st.Reasons, ReasonCount{r.String(), true, n})
-			st.WouldDrop += n
+			if r != Ingress {
+				st.WouldDrop += n
+			}
 		}
 	}
 	st.Forwarded = sl.allowed.Load()

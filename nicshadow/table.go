@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sekimori/nicshadow/rule"
 )
@@ -38,6 +39,9 @@ type Table struct {
 	slots atomic.Pointer[[]*slot]
 	// unattributed counts frames of senders that the table does not know.
 	unattributed atomic.Uint64
+	// now is a clock that does not step back, in nanoseconds above 0: what
+	// programs that remember go by.
+	now func() int64
 
 	// mu guards changes: slots, what slot says it guards, and envelopes.
 	mu sync.Mutex
@@ -50,6 +54,7 @@ type Table struct {
 type force struct {
 	program *rule.Program // nil: nothing passes
 	mode    Mode
+	state   *rule.State     // what the program remembers; nil for nothing
 	hits    []atomic.Uint64 // frames by pc of the deciding instruction
 }
 
@@ -67,7 +72,8 @@ type slot struct {
 
 // NewTable returns a table that knows nobody.
 func NewTable() *Table {
-	t := &Table{envelopes: make(map[Sender][]*tally)}
+	began := time.Now()
+	t := &Table{envelopes: make(map[Sender][]*tally), now: func() int64 { return int64(time.Since(began)) + 1 }}
 	t.slots.Store(new([]*slot))
 	return t
 }

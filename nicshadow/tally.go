@@ -38,6 +38,10 @@ func (sl *slot) enforce(p *rule.Program, m Mode) {
 	if p != nil {
 		t := sl.tally(p, m)
 		f.program, f.hits = t.program, t.hits
+		// What the old program remembers, the new one goes on with.
+		if f.state = sl.force.Load().state; sl.force.Load().program != f.program {
+			f.state = f.program.NewState(f.state)
+		}
 	}
 	sl.force.Store(f)
 }
@@ -108,11 +112,15 @@ func (t *tally) each(f func(LineKey, uint64)) {
 		if n == 0 {
 			continue
 		}
-		if in := t.program.Insn(uint32(pc)); in.Op == rule.OpRet && rule.Verdict(in.A) == rule.Forward {
+		v := rule.Drop
+		if in := t.program.Insn(uint32(pc)); in.Op == rule.OpRet {
+			v = rule.Verdict(in.A)
+		}
+		if v == rule.Forward {
 			continue
 		}
 		k := Deciding(t.program, uint32(pc))
-		k.WouldDrop, k.Envelope = t.mode == Audit, t.envelope
+		k.WouldDrop, k.Envelope = t.mode == Audit || v == rule.Audit, t.envelope
 		f(k, n)
 	}
 }

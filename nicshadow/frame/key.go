@@ -55,6 +55,7 @@ const (
 	SourceWord    = wordSrc   // the source MAC and the VLAN tags
 	AddressWord   = wordAddr4 // both addresses of IPv4 and ARP
 	TransportWord = wordL4    // ports, types and flags; of ARP the sender MAC
+	Source6Word   = wordSrc6  // an IPv6 source, and behind it the destination
 )
 
 // Shifts of the fields in wordMeta and wordL4.

@@ -13,7 +13,7 @@ import (
 // describes. It checks syntax only: [New] judges the unit. An error begins
 // with the number of its line.
 func Assemble(src string) (*Unit, error) {
-	a := assembler{labels: make(map[string]int), entries: make(map[frame.Class]bool)}
+	a := assembler{labels: make(map[string]int)}
 	a.pools = newInterner(&a.u)
 	for i, line := range strings.Split(src, "\n") {
 		if err := a.line(stripComment(line)); err != nil {
@@ -23,12 +23,15 @@ func Assemble(src string) (*Unit, error) {
 	if a.table != nil {
 		return nil, errors.New("a table without its closing brace")
 	}
-	if len(a.pending) != 0 {
+	if len(a.pending[0])+len(a.pending[1]) != 0 {
 		return nil, errors.New("an entry without an instruction behind it")
 	}
 	for c := frame.ClassNone + 1; c < frame.NumClasses; c++ {
-		if !a.entries[c] {
+		if !a.entries[0].Has(c) {
 			return nil, fmt.Errorf("class %s has no entry", c)
+		}
+		if a.entries[1] != 0 && !a.entries[1].Has(c) {
+			return nil, fmt.Errorf("class %s has no entry for ingress", c)
 		}
 	}
 	for _, j := range a.jumps {
@@ -50,9 +53,9 @@ type assembler struct {
 	pools   *interner // of u
 	labels  map[string]int
 	jumps   []jump
-	entries map[frame.Class]bool
-	pending []frame.Class // entries whose instruction is still to come
-	table   *Table        // the table whose braces are open
+	entries [2]frame.ClassSet // that have an entry: on the way out, and in
+	pending [2][]frame.Class  // likewise, whose instruction is still to come
+	table   *Table            // the table whose braces are open
 }
 
 type jump struct {
@@ -125,26 +128,52 @@ func (a *assembler) directive(word, rest string) error {
 			return err
 		}
 		a.pools.pushWhy(w)
+	case ".limit":
+		return a.limit(rest)
 	case ".entry":
-		return a.entry(strings.Fields(rest))
+		return a.entry(0, strings.Fields(rest))
+	case ".ingress":
+		return a.entry(1, strings.Fields(rest))
 	default:
 		return fmt.Errorf("unknown directive %s", word)
 	}
 	return nil
 }
 
-// entry notes the classes that begin at the next instruction.
-func (a *assembler) entry(names []string) error {
+// limit reads a quoted name, a period in nanoseconds and a burst.
+func (a *assembler) limit(s string) error {
+	bad := fmt.Errorf("%q is no limit like: \"allow_udp 100/s\" 10000000 20", s)
+	quoted, err := strconv.QuotedPrefix(s)
+	if err != nil {
+		return bad
+	}
+	name, err := strconv.Unquote(quoted)
+	numbers := strings.Fields(s[len(quoted):])
+	if err != nil || len(numbers) != 2 {
+		return bad
+	}
+	period, err1 := strconv.ParseUint(numbers[0], 10, 64)
+	burst, err2 := strconv.ParseUint(numbers[1], 10, 32)
+	if err1 != nil || err2 != nil {
+		return bad
+	}
+	a.u.Limits = append(a.u.Limits, Limit{name, period, uint32(burst)})
+	return nil
+}
+
+// entry notes the classes that begin at the next instruction: on the way out,
+// or in.
+func (a *assembler) entry(way int, names []string) error {
 	for _, name := range names {
 		c, ok := frame.ClassNamed(name)
 		if !ok {
 			return fmt.Errorf("unknown class %q", name)
 		}
-		if a.entries[c] {
+		if a.entries[way].Has(c) {
 			return fmt.Errorf("class %s has an entry already", c)
 		}
-		a.entries[c] = true
-		a.pending = append(a.pending, c)
+		a.entries[way] |= frame.SetOf(c)
+		a.pending[way] = append(a.pending[way], c)
 	}
 	return nil
 }
@@ -203,6 +232,7 @@ func (a *assembler) insn(name, rest string) error {
 		a.jumps = append(a.jumps, jump{pc, rest})
 		rest = ""
 	case flowTest:
+		rest = " " + rest // there may be nothing before else
 		i := strings.LastIndex(rest, " else ")
 		if i < 0 {
 			return errors.New("a test without else")
@@ -221,10 +251,16 @@ func (a *assembler) insn(name, rest string) error {
 	if in.K, err = a.operand(in, def.k, rest); err != nil {
 		return err
 	}
-	for _, c := range a.pending {
+	for _, c := range a.pending[0] {
 		a.u.Entries[c] = uint32(pc)
 	}
-	a.pending = nil
+	for _, c := range a.pending[1] {
+		if a.u.Ingress == nil {
+			a.u.Ingress = make([]uint32, frame.NumClasses)
+		}
+		a.u.Ingress[c] = uint32(pc)
+	}
+	a.pending = [2][]frame.Class{}
 	a.u.Insns = append(a.u.Insns, in)
 	a.u.Lines = append(a.u.Lines, pos)
 	return nil
@@ -243,13 +279,13 @@ func (a *assembler) operand(in Insn, want operand, s string) (uint32, error) {
 		}
 		return 0, nil
 	case opVerdict:
-		for _, v := range [...]Verdict{Drop, Forward} {
+		for _, v := range [...]Verdict{Drop, Forward, Audit} {
 			if s == v.String() {
 				return uint32(v), nil
 			}
 		}
 		return 0, fmt.Errorf("%q is no verdict", s)
-	case opField, opPeer:
+	case opField, opPeer, opAddr:
 		g, ok := frame.FieldNamed(s)
 		if !ok {
 			return 0, fmt.Errorf("unknown field %q", s)
@@ -265,6 +301,11 @@ func (a *assembler) operand(in Insn, want operand, s string) (uint32, error) {
 			return parseIndex(index)
 		}
 		return 0, fmt.Errorf("%q is no table", s)
+	case opLimit:
+		if index, ok := strings.CutPrefix(s, "l"); ok {
+			return parseIndex(index)
+		}
+		return 0, fmt.Errorf("%q is no limit", s)
 	case opInt32:
 		n, err := strconv.ParseInt(s, 0, 32)
 		if err != nil {

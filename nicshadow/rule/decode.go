@@ -93,12 +93,15 @@ func parse(b []byte) (*Unit, error) {
 func (u *Unit) read(id int, count uint64, r *reader) {
 	switch id {
 	case secEntries:
-		if count != uint64(frame.NumClasses) {
-			r.fail("%d entries, want %d", count, frame.NumClasses)
+		if count != uint64(frame.NumClasses) && count != 2*uint64(frame.NumClasses) {
+			r.fail("%d entries, want %d, or twice as many", count, frame.NumClasses)
 			return
 		}
 		for i := range u.Entries {
 			u.Entries[i] = r.u32()
+		}
+		if count > uint64(frame.NumClasses) {
+			u.Ingress = list(r, uint64(frame.NumClasses), uint64(frame.NumClasses), 4, r.u32)
 		}
 	case secInsns:
 		u.Insns = list(r, count, MaxInsns, 8, r.insn)
@@ -122,6 +125,14 @@ func (u *Unit) read(id int, count uint64, r *reader) {
 	case secFiles:
 		u.Files = list(r, count, maxFiles, 2, func() string {
 			return r.text(int(r.u16()), maxPath)
+		})
+	case secLimits:
+		u.Limits = list(r, count, MaxLimits, 16, func() Limit {
+			l := Limit{Period: r.u64(), Burst: r.u32()}
+			n := int(r.u16())
+			r.zero(2)
+			l.Name = r.text(n, maxName)
+			return l
 		})
 	}
 }

@@ -68,6 +68,9 @@ func (d *disassembler) directives() {
 		}
 		d.out.WriteString("}\n")
 	}
+	for _, l := range d.u.Limits {
+		fmt.Fprintf(&d.out, ".limit %q %d %d\n", l.Name, l.Period, l.Burst)
+	}
 	d.pools = newInterner(&Unit{})
 	follow, u := d.interned(), d.u
 	if !slices.Equal(follow.Consts, u.Consts) {
@@ -131,14 +134,16 @@ func (d *disassembler) instructions() {
 
 // entries writes which classes begin at pc.
 func (d *disassembler) entries(pc int) {
-	var names []string
-	for c := frame.ClassNone + 1; c < frame.NumClasses; c++ {
-		if d.u.Entries[c] == uint32(pc) {
-			names = append(names, c.String())
+	for way, entries := range [][]uint32{d.u.Entries[:], d.u.Ingress} {
+		var names []string
+		for c, at := range entries {
+			if c > 0 && at == uint32(pc) {
+				names = append(names, frame.Class(c).String())
+			}
 		}
-	}
-	if names != nil {
-		fmt.Fprintf(&d.out, ".entry %s\n", strings.Join(names, " "))
+		if names != nil {
+			fmt.Fprintf(&d.out, "%s %s\n", [...]string{".entry", ".ingress"}[way], strings.Join(names, " "))
+		}
 	}
 }
 
@@ -148,7 +153,7 @@ func (d *disassembler) operands(in Insn) string {
 	switch def.a {
 	case opVerdict:
 		parts = append(parts, Verdict(in.A).String())
-	case opField:
+	case opField, opAddr:
 		parts = append(parts, frame.Field(in.A).String())
 	case opReg, opRegOut:
 		parts = append(parts, "r"+strconv.Itoa(int(in.A)))
@@ -191,6 +196,8 @@ func (d *disassembler) operandK(in Insn, want operand) string {
 	case opRow:
 		r := d.u.Rows[in.K]
 		return pick(d.pools.row(r), formatRow(r))
+	case opLimit:
+		return "l" + strconv.Itoa(int(in.K))
 	case opTable, opTableReg:
 		return "t" + strconv.Itoa(int(in.K))
 	case opWhy:

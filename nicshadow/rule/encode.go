@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/binary"
 	"slices"
+
+	"sekimori/nicshadow/frame"
 )
 
 // The encoding of a program. All numbers are little-endian; what is marked
@@ -11,7 +13,7 @@ import (
 //
 //	 0  4  magic "SKMR"
 //	 4  2  version
-//	 6  2  number of sections, 8
+//	 6  2  number of sections, 9
 //	 8  8  length of the whole in bytes
 //	16     the sections, each once, in this order:
 //
@@ -21,7 +23,8 @@ import (
 //	        8  8  length of the entries in bytes
 //	       16     the entries:
 //
-//	1 entries  4: pc; one for each class, that of class none 0
+//	1 entries  4: pc; one for each class, that of class none 0; then the same
+//	              for ingress, if that is judged
 //	2 insns    8: op, a, off (2), k (4)
 //	3 lines    8: file (2), column (2), line (4); one for each instruction
 //	4 consts  16: low half (8), high half (8)
@@ -34,6 +37,7 @@ import (
 //	              prefix, 128 bits: 17: bits (1), low half, high half
 //	7 whys    12: kind (1), zero (1), length of the name (2), position (8); then the name
 //	8 files    2: length of the path (2); then the path
+//	9 limits  16: period (8), burst (4), length of the name (2), zero (2); then the name
 //
 // A program has one encoding: sorted what is sorted, nothing optional. Who
 // changes anything here raises the version.
@@ -54,10 +58,11 @@ const (
 	secTables
 	secWhys
 	secFiles
+	secLimits
 	numSections = iota
 )
 
-var sectionNames = [...]string{"", "entries", "insns", "lines", "consts", "rows", "tables", "whys", "files"}
+var sectionNames = [...]string{"", "entries", "insns", "lines", "consts", "rows", "tables", "whys", "files", "limits"}
 
 // encode writes u. It relies on the limits that normalize checked, not on
 // anything else: the verifier judges the rest.
@@ -76,8 +81,8 @@ func encode(u *Unit) ([]byte, error) {
 		body()
 		le.PutUint64(b[start-8:], uint64(len(b)-start))
 	}
-	section(secEntries, len(u.Entries), func() {
-		for _, pc := range u.Entries {
+	section(secEntries, len(u.Entries)+len(u.Ingress), func() {
+		for _, pc := range append(u.Entries[:], u.Ingress...) {
 			b = le.AppendUint32(b, pc)
 		}
 	})
@@ -120,6 +125,15 @@ func encode(u *Unit) ([]byte, error) {
 		for _, f := range u.Files {
 			b = le.AppendUint16(b, uint16(len(f)))
 			b = append(b, f...)
+		}
+	})
+	section(secLimits, len(u.Limits), func() {
+		for _, l := range u.Limits {
+			b = le.AppendUint64(b, l.Period)
+			b = le.AppendUint32(b, l.Burst)
+			b = le.AppendUint16(b, uint16(len(l.Name)))
+			b = append(b, 0, 0)
+			b = append(b, l.Name...)
 		}
 	})
 	if len(b) > MaxEncoded {
@@ -179,6 +193,12 @@ func (t *Table) Len() int { return len(t.Values) + len(t.Prefixes) }
 func normalize(u *Unit) (*Unit, error) {
 	c := u.clone()
 	c.Entries[0] = 0
+	if n := len(c.Ingress); n != 0 && n != int(frame.NumClasses) {
+		return nil, refuse("%d entries for ingress, want %d", n, frame.NumClasses)
+	}
+	if len(c.Ingress) == 0 {
+		c.Ingress = nil
+	}
 	if len(c.Lines) > len(c.Insns) {
 		return nil, refuse("%d lines for %d instructions", len(c.Lines), len(c.Insns))
 	}
@@ -201,6 +221,11 @@ func normalize(u *Unit) (*Unit, error) {
 	for i, f := range c.Files {
 		if len(f) > maxPath {
 			return nil, refuse("file %d: a path of %d bytes, at most %d", i, len(f), maxPath)
+		}
+	}
+	for i, l := range c.Limits {
+		if len(l.Name) > maxName {
+			return nil, refuse("limit %d: a name of %d bytes, at most %d", i, len(l.Name), maxName)
 		}
 	}
 	return c, nil

@@ -1,6 +1,10 @@
 package rule
 
-import "sekimori/nicshadow/frame"
+import (
+	"math/bits"
+
+	"sekimori/nicshadow/frame"
+)
 
 // A head is the first node of a class, made for what policies ask of IPv4 and
 // ARP: its lanes look at words that are fixed, and most test equality. That
@@ -25,18 +29,18 @@ var headWords = [headCount]uint8{
 	frame.SourceWord, frame.AddressWord, frame.AddressWord, frame.TransportWord, frame.TransportWord,
 }
 
-// begin makes the way in for class c, whose entry is pc.
-func (p *preparer) begin(c frame.Class, pc int) {
-	pc = p.thread(pc)
-	if p.heads[pc] == nil {
-		h := p.head(pc)
-		if h == nil {
-			p.out.entry[c] = p.number(pc)
-			return
+// begin makes the way in for each class from its entry.
+func (p *preparer) begin(entries []uint32, w *way) {
+	w.entry[frame.ClassNone] = leaf(Drop, 0)
+	for c := frame.ClassNone + 1; c < frame.NumClasses; c++ {
+		pc := p.thread(int(entries[c]))
+		if p.heads[pc] == nil {
+			p.heads[pc] = p.head(pc)
 		}
-		p.heads[pc] = h
+		if w.heads[c] = p.heads[pc]; w.heads[c] == nil {
+			w.entry[c] = p.number(pc)
+		}
 	}
-	p.out.heads[c] = p.heads[pc]
 }
 
 // head is a head for what begins at pc, nil where it would be of no use.
@@ -104,4 +108,21 @@ func (l *lane) slot(taken int) int {
 		}
 	}
 	return -1
+}
+
+// no allocation, no lock, no log below this line
+
+// step is the first step of [Program.Run], for those who are in less of a
+// hurry.
+func (h *head) step(k *frame.Key) int {
+	var f uint64
+	for i := headCount - 1; i >= 0; i-- {
+		limit := uint64(1)
+		if i >= headRange {
+			limit = h.limit[i-headRange]
+		}
+		_, b := bits.Sub64(k.Words[headWords[i]]&h.mask[i]-h.base[i], limit, 0)
+		f, _ = bits.Add64(f, f, b)
+	}
+	return int(h.next[f&(1<<headCount-1)])
 }

@@ -136,7 +136,7 @@ func (p *preparer) spine(t *test) (lanes []lane, next int) {
 func (p *preparer) prefersYes(t *test) bool {
 	yes, no := p.thread(t.yes), p.thread(t.no)
 	if p.u.Insns[yes].Op == OpRet {
-		return p.u.Insns[no].Op == OpRet && p.u.Insns[yes].A == uint8(Forward)
+		return p.u.Insns[no].Op == OpRet && p.u.Insns[yes].A != uint8(Drop)
 	}
 	if in := p.u.Insns[no]; opDefs[in.Op].flow == flowTest {
 		return p.thread(no+1) != yes

@@ -18,11 +18,18 @@ func (v *verifier) operand(pc int, in Insn, want operand, x uint32, s state) err
 			return blame(pc, in, "an operand of %d where there is none", x)
 		}
 	case opVerdict:
-		if x > uint32(Forward) {
+		if x > uint32(Audit) {
 			return blame(pc, in, "verdict %d", x)
 		}
 	case opField:
 		return v.field(pc, in, x, s)
+	case opAddr:
+		if k := frame.Field(x).Kind(); x < uint32(frame.NumFields) && k != frame.KindIPv4 && k != frame.KindIPv6 {
+			return blame(pc, in, "field %s is no address", frame.Field(x))
+		}
+		return v.field(pc, in, x, s)
+	case opLimit:
+		return index("limit", len(u.Limits))
 	case opPeer:
 		if err := v.field(pc, in, x, s); err != nil {
 			return err

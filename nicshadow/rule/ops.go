@@ -8,7 +8,7 @@ type operand uint8
 
 const (
 	opNone     operand = iota // must be zero
-	opVerdict                 // A: 0 drop, 1 forward
+	opVerdict                 // A: 0 drop, 1 forward, 2 audit
 	opField                   // A or K: a field valid in every class that gets here
 	opReg                     // A or K: a register written on every path that gets here
 	opRegOut                  // A: a register, written
@@ -23,6 +23,8 @@ const (
 	opTable                   // K: index of a table that fits field A
 	opTableReg                // K: index of an exact table of 64 bits
 	opWhy                     // K: index of a why
+	opLimit                   // K: index of a limit
+	opAddr                    // A: a field that is an IP address, valid as opField
 )
 
 // A flow says where control goes behind an instruction.
@@ -90,6 +92,11 @@ var opDefs = [256]opDef{
 	OpTestRLt: {"rlt", opReg, opReg, flowTest},
 	OpTestRLe: {"rle", opReg, opReg, flowTest},
 	OpTestRIn: {"rin", opReg, opTableReg, flowTest},
+
+	OpTestRate:     {"rate", opNone, opLimit, flowTest},
+	OpTestFlow:     {"flow", opNone, opNone, flowTest},
+	OpTestAnswered: {"answered", opNone, opNone, flowTest},
+	OpTestLease:    {"lease", opAddr, opNone, flowTest},
 }
 
 // Valid reports whether op is an operation.

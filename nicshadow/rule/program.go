@@ -15,12 +15,21 @@ type Verdict uint8
 const (
 	Drop Verdict = iota
 	Forward
+	// Audit forwards a frame that a predicate in audit mode would have dropped:
+	// the one that the why names.
+	Audit
 )
 
-// String is "drop" or "forward".
+// Passes reports whether a frame of this verdict goes on.
+func (v Verdict) Passes() bool { return v == Forward || v == Audit }
+
+// String is "drop", "forward" or "audit".
 func (v Verdict) String() string {
-	if v == Forward {
+	switch v {
+	case Forward:
 		return "forward"
+	case Audit:
+		return "audit"
 	}
 	return "drop"
 }
@@ -41,6 +50,7 @@ type Program struct {
 	hash  [32]byte
 	steps int
 	fast  prepared
+	asks  asks
 }
 
 // New checks u and makes it a program. It works on a copy, in which it first
@@ -82,6 +92,13 @@ func (p *Program) Entry(c frame.Class) uint32 {
 	}
 	return 0
 }
+
+// JudgesIngress reports whether the program judges frames on their way to the
+// container.
+func (p *Program) JudgesIngress() bool { return p.unit.Ingress != nil }
+
+// Limits are the program's rate limits, in the order of a [State]'s buckets.
+func (p *Program) Limits() []Limit { return slices.Clone(p.unit.Limits) }
 
 // Insn is the instruction at pc; the zero Insn where there is none.
 func (p *Program) Insn(pc uint32) Insn {
@@ -125,6 +142,7 @@ func (p *Program) Position(pc uint32) (file string, line, col int) {
 func build(u *Unit, b []byte, steps int) *Program {
 	p := &Program{unit: *u, bytes: b, hash: sha256.Sum256(b), steps: steps}
 	prepare(u, &p.fast)
+	p.asks = u.asks()
 	return p
 }
 
@@ -133,6 +151,8 @@ func (u *Unit) clone() *Unit {
 	c.Insns = slices.Clone(u.Insns)
 	c.Consts = slices.Clone(u.Consts)
 	c.Whys = slices.Clone(u.Whys)
+	c.Limits = slices.Clone(u.Limits)
+	c.Ingress = slices.Clone(u.Ingress)
 	c.Files = slices.Clone(u.Files)
 	c.Lines = slices.Clone(u.Lines)
 	c.Rows = slices.Clone(u.Rows)

@@ -2,6 +2,7 @@ package rule_test
 
 import (
 	"math/rand/v2"
+	"slices"
 
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/rule"
@@ -79,6 +80,7 @@ func (g *generator) unit(c frame.Class, n int) *rule.Unit {
 		Whys: []rule.Why{{Kind: rule.WhyGuard, Name: "guard"}, {Kind: rule.WhyPredicate, Name: "allow"}},
 	}
 	g.tables()
+	g.u.Limits = []rule.Limit{{Name: "a 1/s", Period: 1e9, Burst: 1}, {Name: "b", Period: 1e6, Burst: 3}}
 	for r := range rule.NumRegs {
 		if g.r.IntN(2) == 0 {
 			g.u.Insns = append(g.u.Insns, rule.Insn{Op: rule.OpLoadI, A: uint8(r), K: uint32(g.r.IntN(9) - 4)})
@@ -90,7 +92,7 @@ func (g *generator) unit(c frame.Class, n int) *rule.Unit {
 	}
 	// Returns in between and at the end; jumps to anywhere ahead.
 	for range 3 {
-		g.u.Insns = append(g.u.Insns, rule.Insn{Op: rule.OpRet, A: uint8(g.r.IntN(2)), K: uint32(g.r.IntN(2))})
+		g.u.Insns = append(g.u.Insns, rule.Insn{Op: rule.OpRet, A: uint8(g.r.IntN(3)), K: uint32(g.r.IntN(2))})
 	}
 	for pc := range g.u.Insns {
 		in := &g.u.Insns[pc]
@@ -116,6 +118,11 @@ func (g *generator) connect(c frame.Class) *rule.Unit {
 	g.u.Entries[(c+2)%frame.NumClasses] = uint32(n - 3)
 	g.u.Entries[frame.ClassNone] = 0
 	g.u.Entries[c] = 0
+	if g.r.IntN(3) == 0 {
+		g.u.Ingress = slices.Clone(g.u.Entries[:])
+		g.u.Ingress[(c+3)%frame.NumClasses] = uint32(n - 3)
+		g.u.Ingress[frame.ClassNone] = 0
+	}
 	return &g.u
 }
 
@@ -153,6 +160,18 @@ func (g *generator) insn(c frame.Class) rule.Insn {
 	}
 	if len(g.regs) > 0 && g.r.IntN(4) == 0 {
 		return g.register(c, width)
+	}
+	if g.r.IntN(6) == 0 {
+		switch op := rule.OpTestRate + rule.Op(g.r.IntN(4)); op {
+		case rule.OpTestRate:
+			return rule.Insn{Op: op, K: uint32(g.r.IntN(2))}
+		case rule.OpTestLease:
+			return rule.Insn{Op: op, A: uint8(g.field(c, func(f frame.Field) bool {
+				return f.Kind() == frame.KindIPv4 || f.Kind() == frame.KindIPv6 || !c.Has(frame.IPv4Src) && !c.Has(frame.IPv6Src) && c != frame.ClassARP
+			}))}
+		default:
+			return rule.Insn{Op: op}
+		}
 	}
 	op := rule.OpTestEq + rule.Op(g.r.IntN(int(rule.OpTestNotI-rule.OpTestEq)+1))
 	in := rule.Insn{Op: op}
@@ -203,7 +222,7 @@ func (g *generator) table(f frame.Field) uint32 {
 
 func (g *generator) register(c frame.Class, width func(int, int) func(frame.Field) bool) rule.Insn {
 	reg := func() uint8 { return g.regs[g.r.IntN(len(g.regs))] }
-	in := rule.Insn{Op: rule.OpLoadF + rule.Op(g.r.IntN(int(rule.NumOps-rule.OpLoadF))), A: reg()}
+	in := rule.Insn{Op: rule.OpLoadF + rule.Op(g.r.IntN(int(rule.OpTestRIn-rule.OpLoadF+1))), A: reg()}
 	switch in.Op {
 	case rule.OpLoadF:
 		in.K = uint32(g.field(c, width(1, 48)))

@@ -8,8 +8,8 @@ import (
 
 // no allocation, no lock, no log below this line
 
-// Run judges the frame that k was parsed from. It allocates nothing. A key of
-// no class drops.
+// Run judges the frame that k was parsed from, on its way out and without a
+// [State]. It allocates nothing. A key of no class drops.
 func (p *Program) Run(k *frame.Key) Outcome {
 	class := uint8(k.Words[frame.ClassWord])
 	if class >= uint8(frame.NumClasses) {
@@ -55,19 +55,41 @@ func (p *Program) Run(k *frame.Key) Outcome {
 	if n < 0 {
 		return outcome(n)
 	}
-	return p.runSpecial(k, n)
+	return p.runSpecial(k, n, nil)
+}
+
+// RunAt is Run at a moment: with what the program remembers, and either way.
+// A frame on its way to the container is forwarded by a program that does not
+// judge those, with pc 0.
+func (p *Program) RunAt(k *frame.Key, m *Moment) Outcome {
+	m.asked, m.answers = 0, 0
+	class := uint8(k.Words[frame.ClassWord])
+	w := &p.fast.way
+	if m.Ingress {
+		if w = p.fast.ingress; w == nil {
+			return Outcome{Verdict: Forward}
+		}
+	}
+	if class >= uint8(frame.NumClasses) {
+		return outcome(int(leaf(Drop, 0)))
+	}
+	n := int(w.entry[class])
+	if h := w.heads[class]; h != nil {
+		n = h.step(k)
+	}
+	return p.runSpecial(k, n, m)
 }
 
 // runSpecial goes on where Run met a special: only from here on are there
 // registers.
-func (p *Program) runSpecial(k *frame.Key, n int) Outcome {
+func (p *Program) runSpecial(k *frame.Key, n int, m *Moment) Outcome {
 	var regs [NumRegs]int64
 	nodes, specials := p.fast.nodes, p.fast.specials
 	for n >= 0 {
 		if n < len(nodes) {
 			n = nodes[n].step(k)
 		} else {
-			n = specials[n-specialBase].step(k, &regs)
+			n = specials[n-specialBase].step(k, &regs, m)
 		}
 	}
 	return outcome(n)

@@ -12,6 +12,7 @@ import (
 // check holds a program against everything that is true of all programs.
 func check(t testing.TB, p *rule.Program, g *generator) {
 	t.Helper()
+	state, now := p.NewState(nil), int64(1)
 	for c := frame.ClassNone; c < frame.NumClasses; c++ {
 		for range 8 {
 			k := g.key(c)
@@ -27,6 +28,17 @@ func check(t testing.TB, p *rule.Program, g *generator) {
 			}
 			if got := p.Run(k); got != want {
 				t.Fatalf("class %v: Run = %+v, Trace = %+v\n%s", c, got, want, rule.Disassemble(p))
+			}
+			for _, ingress := range []bool{false, true} {
+				now += 3e5
+				m := rule.Moment{State: state, Now: now, Ingress: ingress}
+				got := p.RunAt(k, &m)
+				if want := p.TraceAt(k, &m, func(int, bool) {}); got != want {
+					t.Fatalf("class %v, ingress %v: RunAt = %+v, TraceAt = %+v\n%s", c, ingress, got, want, rule.Disassemble(p))
+				}
+				if got.Verdict.Passes() {
+					m.Passed(k)
+				}
 			}
 		}
 	}

@@ -9,6 +9,8 @@ type special struct {
 	peer    place
 	table   *searcher
 	ops     []microOp
+	op      Op    // of specialState
+	bit     uint8 // likewise: what the answer is remembered as
 	yes, no int32
 }
 
@@ -19,6 +21,7 @@ const (
 	specialTable               // field is in table
 	specialPeer                // field equals peer
 	specialRegs                // ops, the last of which may be a test
+	specialState               // op, of what the program remembers
 )
 
 // A place is where a field lies in a key: (words[word]>>shift)&mask, or two
@@ -57,6 +60,8 @@ func (p *preparer) fillSpecial(n, pc int) {
 		s.kind, s.table = specialTable, p.searcher(in.K)
 	case OpTestEqF, OpTestNeF:
 		s.kind, s.peer = specialPeer, placeOf(frame.Field(in.K))
+	case OpTestRate, OpTestFlow, OpTestAnswered, OpTestLease:
+		s.kind, s.op, s.bit = specialState, in.Op, stateBit(in)
 	default:
 		s.kind = specialRegs
 		s.ops, yes, no = p.microOps(pc)
@@ -92,7 +97,7 @@ func (p *preparer) microOps(pc int) (ops []microOp, yes, no int) {
 			return ops, pc + 1, pc + 1 + int(in.Off)
 		}
 		pc = p.thread(pc + 1)
-		if next := p.u.Insns[pc].Op; next < OpLoadF || next >= NumOps {
+		if next := p.u.Insns[pc].Op; next < OpLoadF || next > OpTestRIn {
 			break
 		}
 	}
@@ -116,13 +121,15 @@ func (f *place) read(k *frame.Key) Const {
 }
 
 // step runs the special and says where to go.
-func (s *special) step(k *frame.Key, regs *[NumRegs]int64) int {
+func (s *special) step(k *frame.Key, regs *[NumRegs]int64, m *Moment) int {
 	holds := true
 	switch s.kind {
 	case specialTable:
 		holds = s.table.contains(s.field.read(k))
 	case specialPeer:
 		holds = s.field.read(k) == s.peer.read(k)
+	case specialState:
+		holds = m.ask(s.op, s.bit, s.field.read(k), k)
 	case specialRegs:
 		return s.registers(k, regs)
 	}

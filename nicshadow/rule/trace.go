@@ -11,13 +11,26 @@ import (
 // true for what is no test. It gives the verdict of [Program.Run] in more
 // time; explanations and coverage are made from it.
 func (p *Program) Trace(k *frame.Key, step func(pc int, holds bool)) Outcome {
+	return p.TraceAt(k, nil, step)
+}
+
+// TraceAt is Trace at the moment of a [Program.RunAt]: what that asked has the
+// same answer here, and no more is taken. Without one no test of what the
+// program remembers holds.
+func (p *Program) TraceAt(k *frame.Key, m *Moment, step func(pc int, holds bool)) Outcome {
 	c := k.Class()
+	u := &p.unit
+	entries := u.Entries[:]
+	if m != nil && m.Ingress {
+		if entries = u.Ingress; entries == nil {
+			return Outcome{Verdict: Forward}
+		}
+	}
 	if c == frame.ClassNone || c >= frame.NumClasses {
 		return Outcome{}
 	}
 	var regs [NumRegs]int64
-	u := &p.unit
-	for pc := int(u.Entries[c]); pc < len(u.Insns); {
+	for pc := int(entries[c]); pc < len(u.Insns); {
 		in := u.Insns[pc]
 		switch opDefs[in.Op].flow {
 		case flowEnd:
@@ -34,7 +47,7 @@ func (p *Program) Trace(k *frame.Key, step func(pc int, holds bool)) Outcome {
 			}
 			pc++
 		default:
-			holds := u.test(in, k, &regs)
+			holds := u.test(in, k, &regs, m)
 			step(pc, holds)
 			pc++
 			if !holds {
@@ -46,7 +59,7 @@ func (p *Program) Trace(k *frame.Key, step func(pc int, holds bool)) Outcome {
 }
 
 // test reports whether the test in holds.
-func (u *Unit) test(in Insn, k *frame.Key, regs *[NumRegs]int64) bool {
+func (u *Unit) test(in Insn, k *frame.Key, regs *[NumRegs]int64, m *Moment) bool {
 	f, imm := frame.Field(in.A), uint64(in.K)
 	switch in.Op {
 	case OpTestEq:
@@ -86,6 +99,8 @@ func (u *Unit) test(in Insn, k *frame.Key, regs *[NumRegs]int64) bool {
 		return u.Tables[in.K].contains(read(k, f))
 	case OpTestNotI:
 		return !u.Tables[in.K].contains(read(k, f))
+	case OpTestRate, OpTestFlow, OpTestAnswered, OpTestLease:
+		return m.ask(in.Op, stateBit(in), read(k, f), k)
 	}
 	a := regs[in.A%NumRegs]
 	if in.Op == OpTestRIn {

@@ -8,11 +8,15 @@ import "sekimori/nicshadow/frame"
 type Unit struct {
 	// Entries holds, for each class, the pc where judging its frames begins.
 	Entries [frame.NumClasses]uint32
+	// Ingress holds the same for the frames that are on their way to the
+	// container; nil where the program does not judge them. Index 0 is 0.
+	Ingress []uint32
 	Insns   []Insn
 	Consts  []Const
 	Rows    []Row
 	Tables  []Table
 	Whys    []Why
+	Limits  []Limit
 	// Files are the source files that positions refer to.
 	Files []string
 	// Lines holds the source position of each instruction; the zero Pos where
@@ -73,6 +77,17 @@ const (
 type Prefix struct {
 	Value Const
 	Bits  uint8
+}
+
+// A Limit is a rate limit: a token bucket that holds Burst tokens, full at
+// first, and gets one every Period. The bucket is part of a [State], which
+// knows it by all three of these: a new program with an equal limit goes on
+// with the bucket of the old one.
+type Limit struct {
+	// Name says whose it is: "allow_udp 100/s".
+	Name   string
+	Period uint64 // in nanoseconds, from 1 to MaxPeriod
+	Burst  uint32 // from 1 to MaxBurst
 }
 
 // A Pos is a source position: an index into Unit.Files, a line and a column,
@@ -166,6 +181,12 @@ const (
 	OpTestRLe // rA <= rK
 	OpTestRIn // rA is in table[K] (exact, 64 bits)
 
+	// What a program remembers: see [State]. Without one none of these holds.
+	OpTestRate     // limit[K] has a token; takes it. Asked again for one frame, the answer is the same
+	OpTestFlow     // the frame belongs to a flow of which the other side has sent
+	OpTestAnswered // the frame answers an ARP or NDP request of the other side
+	OpTestLease    // f, an address, is the one leased by DHCP
+
 	NumOps
 )
 
@@ -174,6 +195,9 @@ const (
 	MaxInsns   = 1 << 16
 	MaxRow     = 4
 	NumRegs    = 8
-	MaxTable   = 1 << 20 // entries of one table
+	MaxLimits  = 60
+	MaxBurst   = 1 << 20
+	MaxPeriod  = 1e9 * 86400 // a day
+	MaxTable   = 1 << 20     // entries of one table
 	MaxEncoded = 64 << 20
 )

@@ -42,15 +42,21 @@ func (v *verifier) entries() error {
 	if n == 0 {
 		return refuse("no instructions")
 	}
-	if v.u.Entries[frame.ClassNone] != 0 {
-		return refuse("entry of class none: %d, want 0", v.u.Entries[frame.ClassNone])
+	ways := [][]uint32{v.u.Entries[:]}
+	if v.u.Ingress != nil {
+		ways = append(ways, v.u.Ingress)
 	}
-	for c := frame.ClassNone + 1; c < frame.NumClasses; c++ {
-		pc := v.u.Entries[c]
-		if int64(pc) >= int64(n) {
-			return refuse("entry of class %s: %d is past the end (%d instructions)", c, pc, n)
+	for _, entries := range ways {
+		if entries[frame.ClassNone] != 0 {
+			return refuse("entry of class none: %d, want 0", entries[frame.ClassNone])
 		}
-		v.merge(int(pc), state{classes: frame.SetOf(c)})
+		for c := frame.ClassNone + 1; c < frame.NumClasses; c++ {
+			pc := entries[c]
+			if int64(pc) >= int64(n) {
+				return refuse("entry of class %s: %d is past the end (%d instructions)", c, pc, n)
+			}
+			v.merge(int(pc), state{classes: frame.SetOf(c)})
+		}
 	}
 	return nil
 }

@@ -36,6 +36,12 @@ func only(c frame.Class, insns ...rule.Insn) *rule.Unit {
 	return u
 }
 
+func limited(limits ...rule.Limit) *rule.Unit {
+	u := everywhere(ret)
+	u.Limits = limits
+	return u
+}
+
 var ret = rule.Insn{Op: rule.OpRet}
 
 // test is a test of a field that all frames have.
@@ -72,7 +78,7 @@ func TestVerify(t *testing.T) {
 		// Opcodes and operands.
 		{"opcode 0", everywhere(rule.Insn{}, ret), 0, "unknown opcode"},
 		{"opcode 255", everywhere(rule.Insn{Op: 255}, ret), 0, "unknown opcode"},
-		{"verdict 2", everywhere(insn(rule.OpRet, 2, 0)), 0, "verdict 2"},
+		{"verdict 3", everywhere(insn(rule.OpRet, 3, 0)), 0, "verdict 3"},
 		{"why past the end", everywhere(insn(rule.OpRet, 0, 1)), 0, "why 1 of 1"},
 		{"operand of a jump", everywhere(rule.Insn{Op: rule.OpJmp, A: 1}, ret), 0, "an operand of 1"},
 		{"row with a field", everywhere(insn(rule.OpTestRow, 1, 0), ret), 0, "an operand of 1"},
@@ -163,7 +169,38 @@ func TestVerify(t *testing.T) {
 			return u
 		}(), -1, "row 0: 5 matches"},
 
+		// What is remembered.
+		{"rate of no limit", only(v4, insn(rule.OpTestRate, 0, 0)), 0, "limit 0 of 0"},
+		{"lease of a number", only(v4, insn(rule.OpTestLease, ttl, 0)), 0, "field ip.ttl is no address"},
+		{"lease of no field", only(v4, insn(rule.OpTestLease, 250, 0)), 0, "unknown field 250"},
+		{"lease of another class's field", only(v4, insn(rule.OpTestLease, ip6Src, 0)), 0, "field ip6.src in a frame of class ipv4-tcp"},
+		{"flow of something", only(v4, insn(rule.OpTestFlow, 1, 0)), 0, "an operand of 1"},
+		{"limit of no tokens", limited(rule.Limit{Period: 1}), -1, "limit 0: 0 tokens"},
+		{"limit of no period", limited(rule.Limit{Burst: 1}), -1, "one every 0 ns"},
+		{"limit of too long a period", limited(rule.Limit{Period: rule.MaxPeriod + 1, Burst: 1}), -1, "one every"},
+		{"limit of too many tokens", limited(rule.Limit{Period: 1, Burst: rule.MaxBurst + 1}), -1, "tokens"},
+		{"limit twice", limited(rule.Limit{Period: 1, Burst: 1}, rule.Limit{Period: 1, Burst: 1}), -1, "limit 1: there twice"},
+		{"limit with an endless name", limited(rule.Limit{Name: strings.Repeat("a", 256), Period: 1, Burst: 1}), -1, "a name of 256 bytes"},
+		{"too many limits", limited(make([]rule.Limit, rule.MaxLimits+1)...), -1, "61 entries, at most 60"},
+
 		// Entries.
+		{"ingress of too few classes", func() *rule.Unit {
+			u := everywhere(ret)
+			u.Ingress = []uint32{0, 0}
+			return u
+		}(), -1, "2 entries for ingress"},
+		{"ingress past the end", func() *rule.Unit {
+			u := everywhere(ret)
+			u.Ingress = make([]uint32, frame.NumClasses)
+			u.Ingress[arp] = 1
+			return u
+		}(), -1, "entry of class arp: 1 is past the end"},
+		{"ingress of class none", func() *rule.Unit {
+			u := everywhere(test(0), ret)
+			u.Ingress = make([]uint32, frame.NumClasses)
+			u.Ingress[0] = 1
+			return u
+		}(), -1, "entry of class none: 1"},
 		{"entry past the end", func() *rule.Unit {
 			u := everywhere(ret)
 			u.Entries[arp] = 1
@@ -263,7 +300,7 @@ func TestDecodeBytes(t *testing.T) {
 		{"empty", "not a rule program", func([]byte) []byte { return nil }},
 		{"magic", "not a rule program", func(b []byte) []byte { b[0]++; return b }},
 		{"version", "version 3, want 2", func(b []byte) []byte { b[4]++; return b }},
-		{"number of sections", "9 sections", func(b []byte) []byte { b[6]++; return b }},
+		{"number of sections", "10 sections", func(b []byte) []byte { b[6]++; return b }},
 		{"length", "length", func(b []byte) []byte { b[8]++; return b }},
 		{"trailing byte", "length", func(b []byte) []byte { return append(b, 0) }},
 		{"trailing byte in the length", "1 bytes behind the last section", func(b []byte) []byte { return resize(append(b, 0)) }},

@@ -27,6 +27,14 @@ func verifyData(u *Unit) error {
 			return refuse("table %d: %v", i, err)
 		}
 	}
+	for i, l := range u.Limits {
+		if l.Period < 1 || l.Period > MaxPeriod || l.Burst < 1 || l.Burst > MaxBurst {
+			return refuse("limit %d: %d tokens, one every %d ns", i, l.Burst, l.Period)
+		}
+		if slices.Contains(u.Limits[:i], l) {
+			return refuse("limit %d: there twice", i)
+		}
+	}
 	for i, w := range u.Whys {
 		if w.Kind < WhyPredicate || w.Kind > WhyFragment {
 			return refuse("why %d: unknown kind %d", i, w.Kind)

@@ -154,8 +154,15 @@ func (c *compiler) apply(f nid, args []argument, p syntax.Position) nid {
 	default:
 		return c.errorAt(p, "", "a call of %s", c.typeOf(f))
 	}
+	if b, ok := v.v.(*starlark.Builtin); ok && isQuestion(b) {
+		return c.question(b, args, p)
+	}
 	if constant, kwargs, ok := c.constArgs(args); ok {
-		return c.call(v.v, constant, kwargs, p)
+		n := c.call(v.v, constant, kwargs, p)
+		if !c.asked {
+			return n
+		}
+		c.asked = false // no constant: it is compiled
 	}
 	switch fn := v.v.(type) {
 	case *starlark.Function:

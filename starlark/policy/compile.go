@@ -28,6 +28,9 @@ func (p *Policy) Compile(id Identity) (*rule.Program, error) {
 	if err != nil {
 		return nil, &Error{Pos: p.callPos, Name: "policy", Msg: err.Error()}
 	}
+	if p.budget > 0 && prog.MaxSteps() > p.budget {
+		return nil, c.overBudget(p, id, prog.MaxSteps())
+	}
 	return prog, nil
 }
 
@@ -39,12 +42,14 @@ var asUDP = [frame.NumClasses]frame.Class{frame.ClassIPv4DHCP: frame.ClassIPv4UD
 type assembly struct {
 	*compiler
 	p     *Policy
+	id    *Identity
 	own   *own
 	pos   rule.Pos // of what no predicate decided
 	trees map[treeKey]nid
 }
 
 type treeKey struct {
+	way      way
 	pred     pred
 	family   ipFamily
 	fragment bool
@@ -52,23 +57,40 @@ type treeKey struct {
 
 // unit compiles p.
 func (c *compiler) unit(p *Policy, id Identity) (*rule.Unit, error) {
-	a := &assembly{compiler: c, p: p, own: id.own(), pos: c.pos(p.pos), trees: make(map[treeKey]nid)}
+	a := &assembly{compiler: c, p: p, id: &id, own: id.own(), pos: c.pos(p.pos), trees: make(map[treeKey]nid)}
 	s := c.simplifier
 	s.clear()
-	var roots [frame.NumClasses]nid
+	roots := []classRoots{a.roots(s)}
+	all := roots[0][1:]
+	if p.judgeIn {
+		c.way = ingress
+		roots = append(roots, a.roots(s))
+		all = append(all, roots[1][1:]...)
+		c.way = egress
+	}
+	if err := c.mistakes(all); err != nil {
+		return nil, err
+	}
+	return lower(c, roots, p.callPos)
+}
+
+// classRoots are the trees of all classes, for one way.
+type classRoots [frame.NumClasses]nid
+
+// roots are the trees for the way that the compiler is at.
+func (a *assembly) roots(s *simplifier) (roots classRoots) {
 	for class := frame.ClassNone + 1; class < frame.NumClasses; class++ {
-		if udp := asUDP[class]; udp != frame.ClassNone && !p.has(allowDHCP) {
+		if udp := asUDP[class]; udp != frame.ClassNone && !a.side().has(allowDHCP) && !(a.way == egress && a.id.DHCP4) {
 			// Nothing but a guard tells it from UDP: that is not compiled twice.
 			roots[class] = a.guardedBy(classChecks[class][:1], roots[udp])
 			continue
 		}
 		roots[class] = s.class(a.class(class), class)
 	}
-	if err := c.mistakes(roots[1:]); err != nil {
-		return nil, err
-	}
-	return lower(c, roots, p.callPos)
+	return roots
 }
+
+func (a *assembly) side() *side { return &a.p.ways[a.way] }
 
 // verdict is the leaf of a verdict.
 func (c *compiler) verdict(v rule.Verdict, w rule.Why) nid {
@@ -105,6 +127,9 @@ func (a *assembly) class(class frame.Class) nid {
 
 // guardedBy is tree for the frames that pass the checks whose guards are on.
 func (a *assembly) guardedBy(checks []check, tree nid) nid {
+	if a.way == ingress {
+		return tree // guards hold the container to its own addresses
+	}
 	for i := len(checks) - 1; i >= 0; i-- {
 		if !a.p.off.has(checks[i].guard) {
 			tree = a.guarded(checks[i], tree)
@@ -119,11 +144,15 @@ func (a *assembly) guarded(ch check, tree nid) nid {
 	for i := len(ch.any) - 1; i >= 0; i-- {
 		t := tree
 		for j := len(ch.any[i]) - 1; j >= 0; j-- {
-			if f := &ch.any[i][j]; f.not {
-				t = a.inSet(f.field, f.setOf(a.own), r, t, rule.Pos{})
-			} else {
-				t = a.inSet(f.field, f.setOf(a.own), t, r, rule.Pos{})
+			f := &ch.any[i][j]
+			no := r
+			switch {
+			case f.not:
+				t, no = no, t
+			case f.leased(a.id):
+				no = a.branch(a.test(test{kind: testLease, a: f.field}), t, r, rule.Pos{})
 			}
+			t = a.inSet(f.field, f.setOf(a.own), t, no, rule.Pos{})
 		}
 		r = t
 	}
@@ -148,7 +177,7 @@ func (a *assembly) layers(class frame.Class) nid {
 // judged is the tree of the predicates that judge the frames of a class, of
 // a protocol where they are fragments: each that says yes hands on to the next.
 func (a *assembly) judged(class frame.Class, protocol uint64) nid {
-	judges, unspoken := a.p.judges(class, protocol)
+	judges, unspoken := a.side().judges(class, protocol)
 	if unspoken != "" {
 		return a.verdict(rule.Drop, rule.Why{Kind: rule.WhyUnspoken, Name: unspoken, Pos: a.pos})
 	}
@@ -156,8 +185,11 @@ func (a *assembly) judged(class frame.Class, protocol uint64) nid {
 	for i := len(judges) - 2; i >= 0; i-- {
 		next := tree
 		tree = a.each(a.tree(judges[i], class), func(l nid) nid {
-			if a.leaf(l).verdict == rule.Forward {
+			switch a.leaf(l).verdict {
+			case rule.Forward:
 				return next
+			case rule.Audit:
+				return a.watched(next, l)
 			}
 			return l
 		})
@@ -165,14 +197,26 @@ func (a *assembly) judged(class frame.Class, protocol uint64) nid {
 	return tree
 }
 
+// watched is tree behind a predicate in audit mode that said no: what passes
+// does so because of l.
+func (a *assembly) watched(tree, l nid) nid {
+	return a.each(tree, func(m nid) nid {
+		if v := a.leaf(m); v.kind == leafVerdict && v.verdict != rule.Drop {
+			return l
+		}
+		return m
+	})
+}
+
 // tree is the tree of one predicate for a class of frames.
 func (a *assembly) tree(q pred, class frame.Class) nid {
-	k := treeKey{q, family(class), isFragment(class)}
+	k := treeKey{a.way, q, family(class), isFragment(class)}
 	if n, ok := a.trees[k]; ok {
 		return n
 	}
 	var n nid
-	if r := a.p.preds[q]; r.fn != nil {
+	r := a.side().preds[q]
+	if r.fn != nil {
 		n = a.predicate(q, r.fn, class)
 	} else {
 		v := rule.Drop
@@ -181,13 +225,21 @@ func (a *assembly) tree(q pred, class frame.Class) nid {
 		}
 		n = a.verdict(v, rule.Why{Kind: rule.WhyPredicate, Name: q.String(), Pos: a.compiler.pos(a.p.callPos)})
 	}
+	if r.audit {
+		n = a.each(n, func(l nid) nid {
+			if v := *a.leaf(l); v.kind == leafVerdict && v.verdict == rule.Drop {
+				return a.verdict(rule.Audit, a.whys[v.why])
+			}
+			return l
+		})
+	}
 	a.trees[k] = n
 	return n
 }
 
 // predicate compiles a predicate for a class of frames.
 func (c *compiler) predicate(q pred, fn *starlark.Function, class frame.Class) nid {
-	c.pred = q
+	c.pred, c.fragment = q, isFragment(class)
 	cl := c.closureOf(fn)
 	if cl == nil {
 		return c.errorAt(fn.Position(), "", "the source of this function is not known")
@@ -200,7 +252,7 @@ func (c *compiler) predicate(q pred, fn *starlark.Function, class frame.Class) n
 		case !ok:
 			sc.slots[i] = c.constant(fn.ParamDefault(i))
 		case m.name == direction:
-			sc.slots[i] = c.constant(starlark.String("egress"))
+			sc.slots[i] = c.constant(starlark.String(c.way.String()))
 		case !class.Has(m.field[family(class)]):
 			sc.slots[i] = c.internLeaf(leafKey{kind: leafAbsent}, leaf{kind: leafAbsent})
 		default:

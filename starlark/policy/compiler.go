@@ -32,17 +32,23 @@ type compiler struct {
 	*graph
 	sources *Sources
 	pred    pred
-	thread  *starlark.Thread
-	printed bool
-	files   []string
-	cols    map[[2]uint32]uint16 // column of the first decision in a line
-	steps   int
-	fatal   nid // the leafError of an exhausted budget; 0 while there is none
-	calls   []*resolve.Function
-	globals map[*starlark.Module]starlark.StringDict
-	members map[any]set // sets of what large collections hold
-	whys    []rule.Why
-	whyIDs  index
+	way     way
+	// fragment says that the predicate is compiled for later fragments.
+	fragment bool
+	limits   []rule.Limit
+	limitIDs map[limitKey]int
+	asked    bool // a function that was called asks something of the frame
+	thread   *starlark.Thread
+	printed  bool
+	files    []string
+	cols     map[[2]uint32]uint16 // column of the first decision in a line
+	steps    int
+	fatal    nid // the leafError of an exhausted budget; 0 while there is none
+	calls    []*resolve.Function
+	globals  map[*starlark.Module]starlark.StringDict
+	members  map[any]set // sets of what large collections hold
+	whys     []rule.Why
+	whyIDs   index
 
 	simplifier *simplifier // of whole programs
 	lowering   *lowering
@@ -58,7 +64,7 @@ func newCompiler() *compiler {
 		graph: g, simplifier: newSimplifier(g), lowering: newLowering(),
 		cols:    make(map[[2]uint32]uint16),
 		globals: make(map[*starlark.Module]starlark.StringDict),
-		members: make(map[any]set),
+		members: make(map[any]set), limitIDs: make(map[limitKey]int),
 	}
 }
 
@@ -68,10 +74,11 @@ func (c *compiler) reset(p *Policy) {
 	clear(c.cols)
 	clear(c.globals)
 	clear(c.members)
+	clear(c.limitIDs)
 	c.whyIDs.clear()
 	*c = compiler{
 		graph: c.graph, simplifier: c.simplifier, lowering: c.lowering, sources: p.sources,
-		cols: c.cols, globals: c.globals, members: c.members, whys: c.whys[:0], whyIDs: c.whyIDs, calls: c.calls[:0],
+		cols: c.cols, globals: c.globals, members: c.members, limitIDs: c.limitIDs, whys: c.whys[:0], whyIDs: c.whyIDs, calls: c.calls[:0],
 	}
 	c.compact = c.compactor()
 	c.yes, c.no = c.constant(starlark.True), c.constant(starlark.False)
@@ -264,6 +271,7 @@ func (c *compiler) call(fn starlark.Value, args starlark.Tuple, kwargs []starlar
 	if c.thread == nil {
 		c.thread = &starlark.Thread{Name: c.pred.String(), Print: func(*starlark.Thread, string) { c.printed = true }}
 		c.thread.SetMaxExecutionSteps(constOps)
+		c.thread.SetLocal(askedKey, &c.asked)
 	}
 	v, err := starlark.Call(c.thread, fn, args, kwargs)
 	if err != nil {

@@ -20,7 +20,8 @@ import (
 // choices are 0, which always leads to a leaf.
 type gen struct {
 	data   []byte
-	params []string // fields of the predicate
+	name   string   // of the predicate
+	params []string // its fields
 	vars   []string // integer variables
 	depth  int
 	lambda int
@@ -151,7 +152,11 @@ func (g *gen) bool() string {
 	if g.deep() {
 		return or(g.field(boolFields...), or(g.field(intFields...), "True"))
 	}
-	switch g.n(22) {
+	switch g.n(24) {
+	case 21:
+		return g.question()
+	case 22:
+		return g.pick("limited()", "limited(3)")
 	case 0:
 		return fmt.Sprintf("%s %s %s", g.int(), g.pick("==", "!=", "<", "<=", ">", ">="), g.int())
 	case 1:
@@ -196,6 +201,18 @@ func (g *gen) bool() string {
 		return fmt.Sprintf("%s %s %s", or(g.field(ipFields...), "GATEWAY"), g.pick("<", "<=", ">", ">="), g.pick(`ip("10.0.0.9")`, `ip("fd00::9")`, `ip("0.0.0.0")`, `ip("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")`))
 	}
 	return or(g.field(boolFields...), g.int())
+}
+
+// question asks what earlier frames left behind.
+func (g *gen) question() string {
+	rate := g.pick(`rate("1/s")`, `rate("3/s", burst = 2)`, `rate("1000/s", burst = 1)`, `rate("10/m", 4)`)
+	switch g.name {
+	case "allow_arp", "allow_ndp":
+		return g.pick("answered()", rate)
+	case "allow_tcp", "allow_udp", "allow_dhcp":
+		return g.pick("established()", rate)
+	}
+	return g.pick("established()", "answered()", rate)
 }
 
 func (g *gen) block(indent string, loop bool, b *strings.Builder) {
@@ -249,7 +266,7 @@ func (g *gen) stmt(indent string, loop bool, b *strings.Builder) {
 
 // function writes one predicate.
 func (g *gen) function(name string, fields []string) string {
-	g.params = nil
+	g.name, g.params = name, nil
 	for _, f := range fields {
 		if g.n(3) > 0 {
 			g.params = append(g.params, f)
@@ -270,6 +287,8 @@ NETS = [net("10.0.0.0/29"), net("10.0.0.8/30"), net("192.168.0.0/16"), net("fd00
 GATEWAY = ip("10.0.0.1")
 MANY = [ip("10.0.0.0") + i for i in range(0, 40, 3)] + [ip("fd00::") + i for i in range(0, 40, 3)]
 PORTS = {80: "http", 443: "https", 22: "ssh", 53: "dns", 8080: "alt"}
+def limited(n = 2):
+    return rate("%d/s" % n)
 def twice(x):
     if x < 0:
         return 0
@@ -310,14 +329,59 @@ func (g *gen) program() string {
 			args = append(args, k.name+" = "+g.pick("True", "True", "False"))
 		default:
 			b.WriteString(g.function(k.name, k.fields))
-			args = append(args, k.name+" = "+k.name)
+			args = append(args, k.name+" = "+g.pick(k.name, k.name, k.name, "audit("+k.name+")"))
 		}
 	}
 	if n := g.n(4); n > 0 {
 		args = append(args, "guard = "+g.pick(`"off"`, `["ip", "mac"]`, `["arp", "ndp", "ip", "vlan"]`))
 	}
+	if g.n(3) == 0 {
+		args = append(args, g.ingress(&b))
+	}
 	fmt.Fprintf(&b, "P = policy(%s)\n", strings.Join(args, ", "))
 	return b.String()
+}
+
+// ingress is a policy for what the container is sent.
+func (g *gen) ingress(b *strings.Builder) string {
+	b.WriteString(strings.Replace(g.function("allow_ipv4", []string{"src_ip", "dst_ip", "protocol", "ttl", "direction"}), "def allow_ipv4", "def ipv4_in", 1))
+	b.WriteString(strings.Replace(g.function("allow_arp", []string{"op", "src_ip", "dst_ip"}), "def allow_arp", "def arp_in", 1))
+	return `ingress = {"allow_ipv4": ` + g.pick("ipv4_in", "audit(ipv4_in)") + `, "allow_arp": arp_in, "allow_ipv6": ` + g.pick("True", "audit(False)") + `}`
+}
+
+// reversed is the frame that would answer k, as far as fields say.
+func reversed(k *frame.Key) *frame.Key {
+	r := *k
+	c := k.Class()
+	swap := func(f, g frame.Field) {
+		if c.Has(f) && c.Has(g) {
+			var a, b [2]uint64
+			a[0], a[1] = k.Wide(f)
+			b[0], b[1] = k.Wide(g)
+			put(&r, f, b)
+			put(&r, g, a)
+		}
+	}
+	for _, p := range [][2]frame.Field{{frame.EthSrc, frame.EthDst}, {frame.IPv4Src, frame.IPv4Dst}, {frame.IPv6Src, frame.IPv6Dst},
+		{frame.SrcPort, frame.DstPort}, {frame.ARPSenderIP, frame.ARPTargetIP}, {frame.ARPSenderMAC, frame.ARPTargetMAC}} {
+		swap(p[0], p[1])
+	}
+	answers := map[uint64]int{8: 0, 128: 129, 133: 134, 135: 136}
+	if typ, ok := answers[k.Uint(frame.ICMPType)]; ok && c.Has(frame.ICMPType) {
+		set(&r, frame.ICMPType, typ)
+	}
+	if c == frame.ClassARP {
+		set(&r, frame.ARPOp, 2)
+	}
+	return &r
+}
+
+func put(k *frame.Key, f frame.Field, v [2]uint64) {
+	if i := f.Info(); i.Width == 128 {
+		k.Words[i.Word], k.Words[i.Word+1] = v[0], v[1]
+		return
+	}
+	set(k, f, v[1])
 }
 
 func b2i(b bool) int {
@@ -396,8 +460,16 @@ func differ(t *testing.T, data []byte, seed uint64, frames int) (ok bool) {
 		return false
 	}
 	r := rand.New(rand.NewPCG(seed, 1))
-	for range frames {
-		agree(t, src, p, prog, randomKey(r))
+	d := startDuel(t, src, p, prog, identity)
+	var earlier [8]*frame.Key
+	for i := range frames {
+		d.memory.Now += []int64{0, 1, 1e5, 1e8, 3e8, 2e9, 40e9, 200e9}[r.IntN(8)]
+		k, ingress := randomKey(r), r.IntN(3) == 0
+		if e := earlier[r.IntN(len(earlier))]; e != nil && r.IntN(2) == 0 {
+			k = reversed(e)
+		}
+		earlier[i%len(earlier)] = k
+		d.judge(k, ingress)
 	}
 	return true
 }
@@ -440,7 +512,7 @@ func FuzzCompile(f *testing.F) {
 // FuzzSource compiles any text: it may be refused, but nothing panics, and
 // what compiles is a program.
 func FuzzSource(f *testing.F) {
-	for _, name := range []string{"good", "errors", "bench", "tenant", "shapes"} {
+	for _, name := range []string{"good", "errors", "bench", "tenant", "shapes", "memory"} {
 		b, err := os.ReadFile("../../testdata/policy/" + name + ".star")
 		if err != nil {
 			f.Fatal(err)

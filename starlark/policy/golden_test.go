@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // TestGolden compares programs with their disassembly in testdata/policy, so
 // that a change of what the compiler makes of a policy is seen.
 func TestGolden(t *testing.T) {
-	for _, name := range []string{"bench", "tenant", "shapes"} {
+	for _, name := range []string{"bench", "tenant", "shapes", "memory"} {
 		t.Run(name, func(t *testing.T) {
 			base := "../../testdata/policy/" + name
 			src, err := os.ReadFile(base + ".star")

@@ -32,7 +32,7 @@ type node struct {
 	test   tid
 	hi, lo nid
 	pos    rule.Pos // of the test in the source: equal tests of two lines are two nodes
-	raises bool     // some leaf below is an exception
+	raises bool     // some leaf below is an exception, or some test an act
 }
 
 func (p *node) hash() uint64 {
@@ -177,7 +177,8 @@ func (g *graph) internLeaf(k leafKey, l leaf) nid {
 	return n
 }
 
-// raises reports whether some path of n ends in an exception.
+// raises reports whether evaluating n may do more than yield a value: some path
+// ends in an exception, or takes a token.
 func (g *graph) raises(n nid) bool {
 	if n >= 0 {
 		return g.nodes[n].raises
@@ -187,7 +188,8 @@ func (g *graph) raises(n nid) bool {
 
 // branch is the node that asks t: hi where it holds, else lo.
 func (g *graph) branch(t tid, hi, lo nid, pos rule.Pos) nid {
-	if hi == lo {
+	act := g.tests[t].kind == testRate
+	if hi == lo && !act {
 		return hi
 	}
 	p := node{t, hi, lo, pos, false}
@@ -198,7 +200,7 @@ func (g *graph) branch(t tid, hi, lo nid, pos rule.Pos) nid {
 		}
 	}
 	n := nid(len(g.nodes))
-	p.raises = g.raises(hi) || g.raises(lo)
+	p.raises = act || g.raises(hi) || g.raises(lo)
 	g.nodes = append(g.nodes, p)
 	if g.nodeIDs.add(i, int32(n)) {
 		g.nodeIDs.rebuild(func(id int32) uint64 { return g.nodes[id].hash() })
@@ -307,15 +309,19 @@ type tid int32
 type testKind uint8
 
 const (
-	testSet   testKind = iota // field a is in the set
-	testMask                  // field a & mask == value
-	testEqual                 // field a == field b
-	testExpr                  // expression x relation expression y
-	testExprs                 // expression x is in the set, all of it points
+	testSet      testKind = iota // field a is in the set
+	testMask                     // field a & mask == value
+	testEqual                    // field a == field b
+	testExpr                     // expression x relation expression y
+	testExprs                    // expression x is in the set, all of it points
+	testRate                     // limit number set has a token. An act: asking takes it
+	testFlow                     // the frame is of a flow that the other side has sent in
+	testAnswered                 // the frame answers the other side
+	testLease                    // field a is the leased address
 )
 
 // A test is a question about a frame. Tests are pure: asking one twice, or
-// not at all, changes nothing.
+// not at all, changes nothing. Only not asking a testRate would.
 type test struct {
 	kind        testKind
 	less        bool // testExpr: x < y, else x == y

@@ -59,14 +59,15 @@ type fieldTest struct {
 type ownSet uint8
 
 const (
-	fixed   ownSet = iota
-	ownMAC         // the own MAC
-	ownLink        // the own MAC, or none (all zero)
-	own4           // own IPv4 addresses
-	own6           // own IPv6 addresses
-	zeroIf6        // the unspecified address, if there is any own IPv6 address
-	about4         // own IPv4 addresses, or none (all zero)
-	about6         // own IPv6 addresses, or none (all zero)
+	fixed      ownSet = iota
+	ownMAC            // the own MAC
+	ownLink           // the own MAC, or none (all zero)
+	own4              // own IPv4 addresses
+	own6              // own IPv6 addresses
+	zeroIf6           // the unspecified address, if there is any own IPv6 address
+	about4            // own IPv4 addresses, or none (all zero)
+	about6            // own IPv6 addresses, or none (all zero)
+	zeroIfDHCP        // the unspecified address, if DHCP may give one
 )
 
 // A check is a guard for one class of frames: it drops unless one of the
@@ -103,7 +104,7 @@ func (id Identity) ownAddrs() (v4, v6 []u128) {
 			v6 = append(v6, u128Of(a))
 		}
 	}
-	if len(v6) > 0 {
+	if len(v6) > 0 || id.DHCP6 {
 		v6 = append(v6, u128Of(id.linkLocal()))
 	}
 	return v4, v6
@@ -116,7 +117,7 @@ func (id Identity) linkLocal() netip.Addr {
 }
 
 // own is what an identity's guards compare with.
-type own [about6 + 1]set
+type own [zeroIfDHCP + 1]set
 
 func (id Identity) own() *own {
 	v4, v6 := id.ownAddrs()
@@ -128,10 +129,24 @@ func (id Identity) own() *own {
 	if len(v6) > 0 {
 		o[zeroIf6] = zero
 	}
+	if id.DHCP4 {
+		o[zeroIfDHCP] = zero
+	}
 	return o
 }
 
-// set is what the field is compared with.
+// leased reports whether what DHCP gave the card counts as well.
+func (t *fieldTest) leased(id *Identity) bool {
+	switch t.of {
+	case own4, about4:
+		return id.DHCP4
+	case own6, about6:
+		return id.DHCP6
+	}
+	return false
+}
+
+// setOf is what the field is compared with.
 func (t *fieldTest) setOf(o *own) set {
 	if t.of == fixed {
 		return t.set
@@ -171,7 +186,11 @@ func checksOf(c frame.Class) []check {
 	add(guardMAC, clause{of(frame.EthSrc, ownMAC)})
 	switch family(c) {
 	case family4:
-		add(guardIP, clause{of(frame.IPv4Src, own4)})
+		any := []clause{{of(frame.IPv4Src, own4)}}
+		if c == frame.ClassIPv4DHCP { // who has no address yet asks for one
+			any = append(any, clause{of(frame.IPv4Src, zeroIfDHCP)})
+		}
+		add(guardIP, any...)
 		// An error message is about a packet that was sent to its author.
 		// Receivers believe it of any packet: mallory, who tells alice that
 		// what she sends to bob is too long, has changed her route to bob.
@@ -221,10 +240,12 @@ func checksOf(c frame.Class) []check {
 }
 
 // holds evaluates a check in plain Go, for [Policy.Judge].
-func (ch check) holds(o *own, k *frame.Key) bool {
+func (ch check) holds(id *Identity, o *own, k *frame.Key, m *Memory) bool {
 	return slices.ContainsFunc(ch.any, func(c clause) bool {
 		return !slices.ContainsFunc(c, func(t fieldTest) bool {
-			return t.setOf(o).contains(keyField(k, t.field)) == t.not
+			v := keyField(k, t.field)
+			in := t.setOf(o).contains(v) || t.leased(id) && m.leased(t.field.Width() == 128, v)
+			return in == t.not
 		})
 	})
 }

@@ -18,59 +18,81 @@ import (
 // than a program. Why has no position. The error is that of a predicate that
 // failed; the frame is then dropped.
 func (p *Policy) Judge(id Identity, k *frame.Key) (forward bool, why rule.Why, err error) {
-	c := k.Class()
+	v, why, err := p.JudgeAt(id, k, new(Memory))
+	return v.Passes(), why, err
+}
+
+// JudgeAt is Judge with what the policy remembers, and either way: a frame
+// that reaches the container passes where the policy does not judge those.
+func (p *Policy) JudgeAt(id Identity, k *frame.Key, m *Memory) (v rule.Verdict, why rule.Why, err error) {
+	c, w := k.Class(), egress
 	if c == frame.ClassNone || c >= frame.NumClasses {
-		return false, rule.Why{}, errors.New("judge: the frame is not parsed")
+		return rule.Drop, rule.Why{}, errors.New("judge: the frame is not parsed")
+	}
+	if m.Ingress {
+		if w = ingress; !p.judgeIn {
+			return rule.Forward, rule.Why{}, nil
+		}
 	}
 	own := id.own()
 	for _, ch := range classChecks[c] {
-		if !p.off.has(ch.guard) && !ch.holds(own, k) {
-			return false, rule.Why{Kind: rule.WhyGuard, Name: guardNames[ch.guard]}, nil
+		if w == egress && !p.off.has(ch.guard) && !ch.holds(&id, own, k, m) {
+			return rule.Drop, rule.Why{Kind: rule.WhyGuard, Name: guardNames[ch.guard]}, nil
 		}
 	}
 	protocol := uint64(0)
 	if isFragment(c) {
 		protocol = k.Uint(frame.IPProtocol)
 	}
-	judges, unspoken := p.judges(c, protocol)
+	judges, unspoken := p.ways[w].judges(c, protocol)
 	if unspoken != "" {
-		return false, rule.Why{Kind: rule.WhyUnspoken, Name: unspoken}, nil
+		return rule.Drop, rule.Why{Kind: rule.WhyUnspoken, Name: unspoken}, nil
 	}
+	v = rule.Forward
+	asked := make(map[any]bool)
 	for _, q := range judges {
-		why = rule.Why{Kind: rule.WhyPredicate, Name: q.String()}
-		yes, touched, err := p.ask(q, c, k)
+		r := rule.Why{Kind: rule.WhyPredicate, Name: q.String()}
+		yes, touched, err := p.ask(w, q, k, m, asked)
 		if touched {
-			why.Kind = rule.WhyFragment
-			return false, why, nil
+			r.Kind = rule.WhyFragment
 		}
-		if err != nil || !yes {
-			return false, why, err
+		switch {
+		case err != nil && !touched:
+			return rule.Drop, r, err
+		case yes && !touched:
+			if v == rule.Forward {
+				why = r
+			}
+		case !p.ways[w].preds[q].audit:
+			return rule.Drop, r, nil
+		case v == rule.Forward:
+			v, why = rule.Audit, r
 		}
 	}
-	return true, why, nil
+	return v, why, nil
 }
 
 // judges lists the predicates that judge the frames of a class, or names what
 // no predicate speaks for: the rule of the three layers. protocol matters for
 // later fragments only.
-func (p *Policy) judges(c frame.Class, protocol uint64) (judges []pred, unspoken string) {
-	if p.has(allowEthernet) {
+func (s *side) judges(c frame.Class, protocol uint64) (judges []pred, unspoken string) {
+	if s.has(allowEthernet) {
 		judges = append(judges, allowEthernet)
 	}
 	counted := false
-	if q, ok := network(c); ok && p.has(q) {
+	if q, ok := network(c); ok && s.has(q) {
 		judges, counted = append(judges, q), true
-	} else if p.present&networkLayer != 0 {
+	} else if s.present&networkLayer != 0 {
 		return nil, spoken[c].network
 	}
 	if family(c) != noFamily {
-		q, ok := transport(c, p.present)
+		q, ok := transport(c, s.present)
 		if isFragment(c) {
 			q, ok = fragmentTransport(c, protocol)
 		}
-		if ok && p.has(q) {
+		if ok && s.has(q) {
 			judges, counted = append(judges, q), true
-		} else if p.present&transportLayer != 0 {
+		} else if s.present&transportLayer != 0 {
 			if isFragment(c) && ok {
 				return nil, q.String()[len("allow_"):]
 			}
@@ -95,8 +117,8 @@ func fragmentTransport(c frame.Class, protocol uint64) (pred, bool) {
 
 // ask calls one predicate. touched says that it looked at a field that the
 // fragment does not carry.
-func (p *Policy) ask(q pred, c frame.Class, k *frame.Key) (yes, touched bool, err error) {
-	r := p.preds[q]
+func (p *Policy) ask(w way, q pred, k *frame.Key, m *Memory, asked map[any]bool) (yes, touched bool, err error) {
+	r, c := p.ways[w].preds[q], k.Class()
 	if r.fn == nil {
 		return r.constant, false, nil
 	}
@@ -104,18 +126,19 @@ func (p *Policy) ask(q pred, c frame.Class, k *frame.Key) (yes, touched bool, er
 	var kwargs []starlark.Tuple
 	for i := range r.fn.NumParams() {
 		name, _ := r.fn.Param(i)
-		m, ok := q.paramNamed(name)
+		f, ok := q.paramNamed(name)
 		if !ok {
 			continue // has a default
 		}
-		v := starlark.Value(starlark.String("egress"))
-		if m.name != direction {
-			v = fieldValue(c, k, m.field[family(c)], &missing)
+		v := starlark.Value(starlark.String(w.String()))
+		if f.name != direction {
+			v = fieldValue(c, k, f.field[family(c)], &missing)
 		}
 		kwargs = append(kwargs, starlark.Tuple{starlark.String(name), v})
 	}
 	thread := &starlark.Thread{Name: q.String(), Print: func(*starlark.Thread, string) {}}
 	thread.SetMaxExecutionSteps(judgeSteps)
+	thread.SetLocal(judgingKey, &judging{m, k, asked, &missing})
 	v, err := starlark.Call(thread, r.fn, nil, kwargs)
 	if err == nil {
 		yes = bool(v.Truth())

@@ -48,21 +48,31 @@ type tableKey struct {
 }
 
 // lower makes the unit of the trees of all classes.
-func lower(c *compiler, roots [frame.NumClasses]nid, at syntax.Position) (*rule.Unit, error) {
+func lower(c *compiler, roots []classRoots, at syntax.Position) (*rule.Unit, error) {
 	l := c.lowering
 	l.reset(c)
 	defer l.forget()
-	var entries [frame.NumClasses]int32
-	for class := frame.ClassNone + 1; class < frame.NumClasses; class++ {
-		entries[class] = l.plan(roots[class])
+	var entries [numWays][frame.NumClasses]int32
+	for w := range roots {
+		for class := frame.ClassNone + 1; class < frame.NumClasses; class++ {
+			entries[w][class] = l.plan(roots[w][class])
+		}
 	}
 	l.ordered = zeroed(l.ordered, len(l.steps))
-	for class := frame.NumClasses - 1; class > frame.ClassNone; class-- {
-		l.order(entries[class])
+	for w := len(roots) - 1; w >= 0; w-- {
+		for class := frame.NumClasses - 1; class > frame.ClassNone; class-- {
+			l.order(entries[w][class])
+		}
 	}
 	l.emit()
+	if len(roots) > 1 {
+		l.unit.Ingress = make([]uint32, frame.NumClasses)
+	}
 	for class := frame.ClassNone + 1; class < frame.NumClasses; class++ {
-		l.unit.Entries[class] = l.emitted[entries[class]]
+		l.unit.Entries[class] = l.emitted[entries[egress][class]]
+		if len(roots) > 1 {
+			l.unit.Ingress[class] = l.emitted[entries[ingress][class]]
+		}
 	}
 	if l.err != nil {
 		l.err.Pos = at
@@ -78,7 +88,7 @@ func lower(c *compiler, roots [frame.NumClasses]nid, at syntax.Position) (*rule.
 // reset readies l for the trees of c.
 func (l *lowering) reset(c *compiler) {
 	l.compiler, l.err = c, nil
-	l.unit = &rule.Unit{Files: c.files, Whys: c.whys}
+	l.unit = &rule.Unit{Files: c.files, Whys: c.whys, Limits: c.limits}
 	l.planned = zeroed(l.planned, len(c.nodes))
 	l.rets = zeroed(l.rets, len(c.leaves))
 	l.steps, l.queue, l.code, l.lines = l.steps[:0], l.queue[:0], l.code[:0], l.lines[:0]
@@ -149,6 +159,14 @@ func (l *lowering) planTest(t test, hi, lo int32, pos rule.Pos) int32 {
 		return l.add(step{insn: rule.Insn{Op: rule.OpTestMask, A: uint8(t.a), K: k}, not: rule.OpTestNMask, pos: pos, hi: hi, lo: lo})
 	case testEqual:
 		return l.add(step{insn: rule.Insn{Op: rule.OpTestEqF, A: uint8(t.a), K: uint32(t.b)}, not: rule.OpTestNeF, pos: pos, hi: hi, lo: lo})
+	case testRate:
+		return l.add(step{insn: rule.Insn{Op: rule.OpTestRate, K: uint32(t.set)}, pos: pos, hi: hi, lo: lo})
+	case testFlow:
+		return l.add(step{insn: rule.Insn{Op: rule.OpTestFlow}, pos: pos, hi: hi, lo: lo})
+	case testAnswered:
+		return l.add(step{insn: rule.Insn{Op: rule.OpTestAnswered}, pos: pos, hi: hi, lo: lo})
+	case testLease:
+		return l.add(step{insn: rule.Insn{Op: rule.OpTestLease, A: uint8(t.a)}, pos: pos, hi: hi, lo: lo})
 	case testExprs:
 		s := step{pos: pos, hi: hi, lo: lo}
 		s.load = l.load(nil, t.x, 0)

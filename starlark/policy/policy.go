@@ -18,10 +18,11 @@ import (
 // It is immutable and safe for concurrent use.
 type Policy struct {
 	sources *Sources
-	preds   [numPreds]predicate
-	present uint // predicates, one bit each
+	ways    [numWays]side
+	judgeIn bool // frames on their way to the container are judged
 	mode    string
 	off     guardSet
+	budget  int             // steps a frame may take; 0 for any number
 	pos     syntax.Position // where the file, or the callback, came to the policy() call
 	callPos syntax.Position // the policy() call itself
 }
@@ -30,19 +31,48 @@ type Policy struct {
 type predicate struct {
 	fn       *starlark.Function
 	constant bool
+	audit    bool // its no is recorded, and counts as a yes
 }
 
-// An Identity is what the NIC of a container is: its own addresses.
+// A way is a direction.
+type way uint8
+
+const (
+	egress  way = iota // what the container sends
+	ingress            // what it is sent
+	numWays
+)
+
+func (w way) String() string { return [...]string{"egress", "ingress"}[w] }
+
+// A side is the predicates for one way.
+type side struct {
+	preds   [numPreds]predicate
+	present uint // one bit each
+}
+
+func (s *side) has(q pred) bool { return s.present>>q&1 != 0 }
+
+// An Identity is what the NIC of a container is: its own addresses. With DHCP4
+// or DHCP6, what a DHCP server leases to it is its own too.
 type Identity struct {
-	MAC   frame.MAC
-	Addrs []netip.Addr
+	MAC          frame.MAC
+	Addrs        []netip.Addr
+	DHCP4, DHCP6 bool
 }
 
 var _ starlark.Value = (*Policy)(nil)
 
 // String names the predicates.
 func (p *Policy) String() string {
-	return "policy(" + strings.Join(p.Predicates(), ", ") + ")"
+	in := ""
+	if p.judgeIn {
+		in = "ingress = [" + strings.Join(p.IngressPredicates(), ", ") + "]"
+		if p.ways[egress].present != 0 {
+			in = ", " + in
+		}
+	}
+	return "policy(" + strings.Join(p.Predicates(), ", ") + in + ")"
 }
 
 // Type is "policy".
@@ -66,25 +96,34 @@ func (p *Policy) Pos() syntax.Position { return p.pos }
 // GuardsOff are the names of the guards switched off, sorted.
 func (p *Policy) GuardsOff() []string { return p.off.names() }
 
-// Predicates are the names of the predicates, in the order they judge.
-func (p *Policy) Predicates() []string { return p.layer(p.present) }
+// Predicates are the names of the predicates of what the container sends, in
+// the order they judge.
+func (p *Policy) Predicates() []string { return namesOf(p.ways[egress].present) }
 
-func (p *Policy) has(q pred) bool { return p.present>>q&1 != 0 }
+// IngressPredicates are those of what it is sent; nil where all of that passes.
+func (p *Policy) IngressPredicates() []string { return namesOf(p.ways[ingress].present) }
 
-// makePolicy is policy(*predicates, allow_arp = ..., mode = "enforce", guard = "on").
+// JudgesIngress reports whether what the container is sent is judged.
+func (p *Policy) JudgesIngress() bool { return p.judgeIn }
+
+// Budget is how many steps a frame may take; 0 where the policy does not say.
+func (p *Policy) Budget() int { return p.budget }
+
+// makePolicy is policy(*predicates, allow_arp = ..., egress = [...],
+// ingress = [...], mode = "enforce", guard = "on", budget = 100).
 func (s *Sources) makePolicy(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	p := &Policy{sources: s, mode: "enforce"}
 	p.place(thread)
 	var errs []error
 	for _, a := range args {
-		errs = append(errs, p.positional(a))
+		errs = append(errs, p.positional(egress, a))
 	}
 	for _, kv := range kwargs {
 		errs = append(errs, atArgument(p.keyword(string(kv[0].(starlark.String)), kv[1]), string(kv[0].(starlark.String))))
 	}
 	err := errors.Join(errs...)
 	if err == nil {
-		err = p.judgesSomething()
+		err = errors.Join(p.judgesSomething(egress), p.judgesSomething(ingress))
 	}
 	if later, ok := thread.Local(laterKey).(*[]error); ok && err != nil {
 		*later = append(*later, err)
@@ -113,8 +152,9 @@ func atArgument(err error, name string) error {
 
 // judgesSomething refuses transport predicates that no frame gets to, because
 // the policy speaks about the network layer but not about the protocol below.
-func (p *Policy) judgesSomething() error {
-	if p.present&networkLayer == 0 {
+func (p *Policy) judgesSomething(w way) error {
+	s := &p.ways[w]
+	if s.present&networkLayer == 0 {
 		return nil
 	}
 	for q := allowTCP; q < numPreds; q++ {
@@ -122,19 +162,19 @@ func (p *Policy) judgesSomething() error {
 		if q == allowNDP {
 			below, missing, hint = 1<<allowIPv6, "no allow_ipv6", "add allow_ipv6 = True"
 		}
-		if p.has(q) && p.present&below == 0 {
+		if s.has(q) && s.present&below == 0 {
 			return p.errorf(hint, "%s judges nothing: the policy speaks about the network layer (%s) but has %s",
-				q, strings.Join(p.layer(networkLayer), ", "), missing)
+				q, strings.Join(namesOf(s.present&networkLayer), ", "), missing)
 		}
 	}
 	return nil
 }
 
-// layer are the names of the predicates of a layer.
-func (p *Policy) layer(of uint) []string {
+// namesOf are the names of predicates.
+func namesOf(preds uint) []string {
 	var names []string
 	for i, name := range predNames {
-		if p.present&of>>i&1 != 0 {
+		if preds>>i&1 != 0 {
 			names = append(names, name)
 		}
 	}
@@ -158,7 +198,11 @@ func (p *Policy) place(thread *starlark.Thread) {
 }
 
 // positional adds a predicate that is known by its function's name.
-func (p *Policy) positional(v starlark.Value) error {
+func (p *Policy) positional(w way, v starlark.Value) error {
+	a, audit := v.(*audited)
+	if audit {
+		v = a.Value
+	}
 	fn, ok := v.(*starlark.Function)
 	switch {
 	case !ok:
@@ -170,7 +214,7 @@ func (p *Policy) positional(v starlark.Value) error {
 	if !ok {
 		return &Error{Pos: fn.Position(), Name: "policy", Msg: "no predicate is called " + fn.Name() + suggestion(fn.Name(), predNames), Hint: "known: " + strings.Join(predNames, ", ")}
 	}
-	return p.add(q, predicate{fn: fn})
+	return p.add(w, q, predicate{fn: fn, audit: audit})
 }
 
 // keyword adds a predicate, the mode or the guards given by name.
@@ -185,24 +229,66 @@ func (p *Policy) keyword(name string, v starlark.Value) error {
 		return nil
 	case "guard":
 		return p.guards(v)
+	case "budget":
+		n, err := starlark.AsInt32(v)
+		if err != nil || n < 1 {
+			return p.errorf("", "budget %v: want a number of steps, 1 or more", v)
+		}
+		p.budget = n
+		return nil
+	case "egress":
+		return p.side(egress, v)
+	case "ingress":
+		p.judgeIn = true
+		return p.side(ingress, v)
 	}
+	return p.named(egress, name, v)
+}
+
+// named adds a predicate given by its name.
+func (p *Policy) named(w way, name string, v starlark.Value) error {
 	q, ok := predNamed(name)
 	if !ok {
-		known := append(slices.Clone(predNames), "mode", "guard")
+		known := append(slices.Clone(predNames), "egress", "ingress", "mode", "guard", "budget")
 		return p.errorf("known: "+strings.Join(known, ", "), "unexpected argument %s%s", name, suggestion(name, known))
+	}
+	a, audit := v.(*audited)
+	if audit {
+		v = a.Value
 	}
 	switch v := v.(type) {
 	case starlark.Bool:
-		return p.add(q, predicate{constant: bool(v)})
+		return p.add(w, q, predicate{constant: bool(v), audit: audit})
 	case *starlark.Function:
-		return p.add(q, predicate{fn: v})
+		return p.add(w, q, predicate{fn: v, audit: audit})
 	}
 	return p.errorf("", "%s: got %s, want a function, True or False", name, v.Type())
 }
 
+// side adds the predicates of one way: functions that are known by their
+// names, or a dict of predicates by name.
+func (p *Policy) side(w way, v starlark.Value) error {
+	var errs []error
+	switch v := v.(type) {
+	case *starlark.Dict:
+		for _, kv := range v.Items() {
+			name, _ := starlark.AsString(kv[0])
+			errs = append(errs, p.named(w, name, kv[1]))
+		}
+	case *starlark.List, starlark.Tuple:
+		for e := range starlark.Elements(v.(starlark.Iterable)) {
+			errs = append(errs, p.positional(w, e))
+		}
+	default:
+		return p.errorf(`write a list of functions, or {"allow_arp": True}`, "%s: got %s, want a list or a dict of predicates", w, v.Type())
+	}
+	return errors.Join(errs...)
+}
+
 // add takes a predicate in, checking what can be checked without compiling.
-func (p *Policy) add(q pred, r predicate) error {
-	if p.has(q) {
+func (p *Policy) add(w way, q pred, r predicate) error {
+	s := &p.ways[w]
+	if s.has(q) {
 		return p.errorf("", "%s is given twice", q)
 	}
 	if r.fn != nil {
@@ -212,7 +298,7 @@ func (p *Policy) add(q pred, r predicate) error {
 		// What the predicate captured is part of the policy from now on.
 		r.fn.Freeze()
 	}
-	p.preds[q], p.present = r, p.present|1<<q
+	s.preds[q], s.present = r, s.present|1<<q
 	return nil
 }
 

@@ -165,8 +165,61 @@ func agree(t testing.TB, src string, p *policy.Policy, prog *rule.Program, k *fr
 	if err != nil {
 		t.Fatalf("%s: Judge: %v\n%s\n%s", k.Class(), err, src, rule.Disassemble(prog))
 	}
-	if got := out.Verdict == rule.Forward; got != forward || why.Kind != want.Kind || why.Name != want.Name {
+	if got := out.Verdict.Passes(); got != forward || why.Kind != want.Kind || why.Name != want.Name {
 		t.Fatalf("%s %x: Run = %v, %+v; Judge = %v, %+v\n%s\n%s", k.Class(), k.Words, got, why, forward, want, src, rule.Disassemble(prog))
 	}
 	return forward, why
+}
+
+// A duel has a program and the oracle judge one frame after the other, each
+// with a memory of its own.
+type duel struct {
+	t      testing.TB
+	src    string
+	policy *policy.Policy
+	prog   *rule.Program
+	id     policy.Identity
+	state  *rule.State
+	memory policy.Memory
+}
+
+func newDuel(t testing.TB, src string, id policy.Identity) *duel {
+	t.Helper()
+	p := load(t, src)
+	prog, err := p.Compile(id)
+	if err != nil {
+		t.Fatalf("compile: %v\n%s", err, src)
+	}
+	return startDuel(t, src, p, prog, id)
+}
+
+func startDuel(t testing.TB, src string, p *policy.Policy, prog *rule.Program, id policy.Identity) *duel {
+	return &duel{t: t, src: src, policy: p, prog: prog, id: id, state: prog.NewState(nil), memory: policy.Memory{Now: 1}}
+}
+
+// judge judges a frame; what passes is noted.
+func (d *duel) judge(k *frame.Key, ingress bool) (rule.Verdict, rule.Why) {
+	d.t.Helper()
+	d.memory.Ingress = ingress
+	m := rule.Moment{State: d.state, Now: d.memory.Now, Ingress: ingress}
+	out := d.prog.RunAt(k, &m)
+	if traced := d.prog.TraceAt(k, &m, func(int, bool) {}); traced != out {
+		d.t.Fatalf("%s: RunAt = %v, TraceAt = %v\n%s", k.Class(), out, traced, rule.Disassemble(d.prog))
+	}
+	v, want, err := d.policy.JudgeAt(d.id, k, &d.memory)
+	if err != nil {
+		d.t.Fatalf("%s: JudgeAt: %v\n%s\n%s", k.Class(), err, d.src, rule.Disassemble(d.prog))
+	}
+	why := d.prog.Why(out.PC)
+	if ingress && !d.prog.JudgesIngress() {
+		why = rule.Why{}
+	}
+	if out.Verdict != v || why.Kind != want.Kind || why.Name != want.Name {
+		d.t.Fatalf("%s %x ingress %v at %d: RunAt = %v, %+v; JudgeAt = %v, %+v\n%s\n%s", k.Class(), k.Words, ingress, d.memory.Now, out.Verdict, why, v, want, d.src, rule.Disassemble(d.prog))
+	}
+	if v.Passes() {
+		m.Passed(k)
+		d.memory.Passed(k)
+	}
+	return v, why
 }

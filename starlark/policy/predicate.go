@@ -41,13 +41,13 @@ const (
 )
 
 // A param is what a parameter name stands for in a predicate: the field by
-// family, or the constant "egress".
+// family, or the direction.
 type param struct {
 	name  string
 	field [numFamilies]frame.Field
 }
 
-// direction is a parameter that is no field: frames are judged on their way out.
+// direction is a parameter that is no field: "egress" or "ingress".
 const direction = "direction"
 
 func everywhere(name string, f frame.Field) param {

@@ -37,11 +37,12 @@ func positionOf(p syntax.Position) position { return position{p.Filename(), p.Li
 // policy() and nothing else beside the universe.
 func NewSources(predeclared starlark.StringDict) *Sources {
 	s := &Sources{
-		predeclared: make(starlark.StringDict, len(predeclared)+1+len(operators)),
+		predeclared: make(starlark.StringDict, len(predeclared)+1+len(operators)+len(questions)),
 		functions:   make(map[position]*resolve.Function),
 	}
 	maps.Copy(s.predeclared, predeclared)
 	maps.Copy(s.predeclared, operators)
+	maps.Copy(s.predeclared, questions)
 	s.predeclared["policy"] = starlark.NewBuiltin("policy", s.makePolicy)
 	return s
 }

@@ -7,6 +7,9 @@
 .table exact128 { 2001:db8::1 ::ffff:10.0.0.1 }
 .table prefix128 { fe80::/10 2001:db8::/32 }
 
+.limit "allow_tcp 100/s" 10000000 20
+.limit "all; of \"them\"" 1 1
+
 .entry ipv4-tcp ipv4-udp ipv4-dhcp
 	eq	ip4.src, 10.0.0.5 else drop @ all.star:1:1
 	ne	ip4.dst, 255.255.255.255 else drop @ all.star:2:10
@@ -49,6 +52,9 @@ tables:
 	rlt	r3, r2 else drop
 	rle	r3, r2 else drop
 	rin	r3, t0 else drop
+	rate	l1 else drop @ all.star:8:1
+	flow else drop
+	lease	ip4.src else watch
 	ret	forward, predicate "allow_tcp" (all.star:9:1) @ all.star:9:1
 
 .entry ipv6-tcp ipv6-udp ipv6-dhcp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment
@@ -59,7 +65,11 @@ tables:
 six:
 	jmp	fragments
 
+watch:
+	ret	audit, predicate "allow_tcp" (all.star:9:2)
+
 .entry arp other
+	answered else fragments
 	ret	drop, unspoken "ethernet"
 
 .entry ipv4-icmp ipv4-other ipv4-fragment
@@ -67,3 +77,9 @@ fragments:
 	ret	drop, fragment "port.dst; \"quoted\""
 drop:
 	ret	drop, guard "ip"
+
+.ingress arp ipv4-tcp ipv4-udp ipv4-dhcp ipv4-icmp ipv4-other ipv4-fragment
+	rate	l0 else in
+.ingress other ipv6-tcp ipv6-udp ipv6-dhcp ipv6-icmp ipv6-ndp ipv6-other ipv6-fragment
+in:
+	ret	drop, unspoken "ip"
