@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sekimori/lifecycle/linux"
+	"sekimori/vmm/uml"
+	"sekimori/vmm/uml/kernel"
 )
 
 // A doctorReport is what `doctor --json` prints.
@@ -45,8 +48,8 @@ func (a *app) doctorCommand() *cobra.Command {
 run on here. It changes nothing. Its exit code is 1 if none can.`,
 		Example: "  sudo seki doctor",
 		Args:    args(0, 0, "no arguments"),
-		RunE: func(*cobra.Command, []string) error {
-			r := examine()
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r := a.examine(cmd.Context())
 			err := error(nil)
 			if !r.OK {
 				err = &codeError{code: exitFailed}
@@ -101,7 +104,7 @@ var hints = map[string]string{
 }
 
 // examine looks at this machine.
-func examine() doctorReport {
+func (a *app) examine(ctx context.Context) doctorReport {
 	checks := []checkReport{checkKernel()}
 	for _, f := range linux.Supported() {
 		checks = append(checks, checkReport{Name: f.Name, OK: f.OK, Needed: f.Required, Detail: f.Detail, Hint: hints[f.Name]})
@@ -117,15 +120,36 @@ func examine() doctorReport {
 	if len(missing) > 0 {
 		host.OK, host.Why = false, "missing: "+strings.Join(missing, ", ")
 	}
+	of := uml.Supported(ctx, kernel.Dirs(a.env))
+	for _, f := range of {
+		checks = append(checks, checkReport{Name: f.Name, OK: f.OK, Detail: f.Detail, Hint: f.Hint})
+	}
+	guest := umlMachine(of)
 	return doctorReport{
-		OK: host.OK,
+		OK: host.OK || guest.OK,
 		Machines: []machineReport{
 			host,
-			{Name: "uml", Why: "not in this build of seki"},
+			guest,
 			{Name: "kvm", Why: "not in this build of seki"},
 		},
 		Checks: checks,
 	}
+}
+
+// umlMachine says what a machine of that kind misses here. None of it keeps
+// machine host from running.
+func umlMachine(of []uml.Feature) machineReport {
+	m := machineReport{Name: "uml", OK: true}
+	var missing []string
+	for _, f := range of {
+		if !f.OK {
+			missing = append(missing, f.Name)
+		}
+	}
+	if len(missing) > 0 {
+		m.OK, m.Why = false, "missing: "+strings.Join(missing, ", ")
+	}
+	return m
 }
 
 func checkTUN() checkReport {

@@ -41,6 +41,11 @@ func Probe(ctx context.Context, path string) (*Probed, error) {
 	if err != nil {
 		return nil, err
 	}
+	return probe(ctx, &Config{Kernel: path, Info: &info, Verbose: true})
+}
+
+// probe boots c with an initial file system of its own.
+func probe(ctx context.Context, c *Config) (*Probed, error) {
 	archive, err := probeArchive()
 	if err != nil {
 		return nil, err
@@ -49,7 +54,8 @@ func Probe(ctx context.Context, path string) (*Probed, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("it did not boot within %v", probeTimeout))
 	defer cancel()
 	w := &firstWord{start: time.Now()}
-	m, err := Start(ctx, &Config{Kernel: path, Info: &info, Memory: probeMemory, InitRD: archive, Verbose: true, Console: w})
+	c.Memory, c.InitRD, c.Console = probeMemory, archive, w
+	m, err := Start(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -61,9 +67,9 @@ func Probe(ctx context.Context, path string) (*Probed, error) {
 		err = fmt.Errorf("it ended before its init ran; last words: %q", m.console.last())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("kernel %s (%s) cannot run here: %w", path, info.Release, err)
+		return nil, fmt.Errorf("kernel %s (%s) cannot run here: %w", c.Kernel, c.Info.Release, err)
 	}
-	return &Probed{Info: info, LPJ: calibrated(m.Console()), Boot: w.after}, nil
+	return &Probed{Info: *c.Info, LPJ: calibrated(m.Console()), Boot: w.after}, nil
 }
 
 // calibrated finds the delay loop in the kernel's messages: "(lpj=12263424)".

@@ -77,7 +77,8 @@ func prepareExec(args, env []string) (*execution, error) {
 }
 
 // installAndExec installs the filter on this thread and executes what is open
-// at programFD, by the one call for which the filter has a rule.
+// at programFD, by the one call for which the filter has a rule; without an
+// execution it ends the process.
 func installAndExec(filter []unix.SockFilter, e *execution) error {
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	// SAFETY: all of it was allocated above and is kept alive below; the kernel
@@ -85,6 +86,9 @@ func installAndExec(filter []unix.SockFilter, e *execution) error {
 	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
 	if errno != 0 {
 		return fmt.Errorf("system call filter: %w", errno)
+	}
+	if e == nil {
+		unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 	}
 	_, _, errno = unix.RawSyscall6(unix.SYS_EXECVEAT, programFD, uintptr(unsafe.Pointer(e.path)),
 		uintptr(unsafe.Pointer(&e.argv[0])), uintptr(unsafe.Pointer(&e.env[0])), unix.AT_EMPTY_PATH, 0)

@@ -37,6 +37,8 @@ type Spec struct {
 	Filter  Filter // which system calls
 	Cgroup  []*os.File
 	Unified *os.File // the directory of a cgroup of version 2; Cgroup are the tasks files of version 1
+
+	dry bool // end when the jail is built, instead of executing Program
 }
 
 // A message is what the stage is told, in its second argument: descriptors by
@@ -49,6 +51,7 @@ type message struct {
 	Cgroup    []int
 	Tmp       int64
 	Filter    Filter
+	Dry       bool
 }
 
 // stageName is Args[0] of the stage.
@@ -96,6 +99,24 @@ func Start(s *Spec) (*os.Process, error) {
 	return nil, errors.Join(errors.New(string(said)), err)
 }
 
+// Try builds a jail for nothing and says what this host lacks for it.
+func Try(uid, gid int) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	p, err := Start(&Spec{Program: null, Stdout: null, UID: uid, GID: gid, Tmp: 1 << 20, dry: true})
+	if err != nil {
+		return err
+	}
+	state, err := p.Wait()
+	if err == nil && !state.Success() {
+		err = fmt.Errorf("the stage ended with %v", state)
+	}
+	return err
+}
+
 // hint names the usual cause of a clone that is refused.
 func hint(err error) string {
 	switch {
@@ -110,7 +131,7 @@ func hint(err error) string {
 
 // encode numbers the files that the stage is handed.
 func (s *Spec) encode(files []*os.File) (string, []*os.File, error) {
-	m := message{Args: s.Args, Env: s.Env, Tmp: s.Tmp, Filter: s.Filter, Files: map[string]int{}, Sockets: map[string]int{}}
+	m := message{Args: s.Args, Env: s.Env, Tmp: s.Tmp, Filter: s.Filter, Dry: s.dry, Files: map[string]int{}, Sockets: map[string]int{}}
 	add := func(f *os.File) int {
 		files = append(files, f)
 		return len(files) - 1

@@ -61,6 +61,9 @@ func stage(text string) error {
 	if err != nil {
 		return err
 	}
+	if m.Dry {
+		e = nil
+	}
 	// From the filter on nothing but the last two system calls is made.
 	return installAndExec(filter, e)
 }

@@ -132,7 +132,8 @@ func List(dirs ...string) ([]Kernel, error) {
 // is written last.
 func list(dir string) ([]Kernel, error) {
 	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// What this user may not read is not theirs to boot: a HOME of somebody else.
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 		return nil, err
 	}
 	var all []Kernel
