@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sekimori/vmm/uml/jail"
+	"sekimori/vmm/uml/kernel"
 )
 
 // require skips the test unless the machine has each feature, and says which
@@ -42,6 +45,14 @@ func missing(feature string) string {
 			return err.Error()
 		}
 		f.Close()
+	case "uml":
+		if _, err := kernel.Find(kernel.Dirs(os.Getenv)...); err != nil {
+			return err.Error()
+		}
+	case "landlock":
+		if _, err := jail.LandlockVersion(); err != nil {
+			return err.Error()
+		}
 	default:
 		if _, err := exec.LookPath(feature); err != nil {
 			return err.Error()

@@ -87,6 +87,10 @@ func New(mem *guestmem.Memory, cfg Config) (*Queue, error) {
 // available at a time.
 func (q *Queue) Size() int { return int(q.cfg.Size) }
 
+// Desc is where the descriptor table lies: by it a queue is known to who looks
+// at it from the driver's side.
+func (q *Queue) Desc() guestmem.GPA { return q.cfg.Desc }
+
 // Next is the index of the chain that the next Pop takes: where a queue that is
 // made again goes on.
 func (q *Queue) Next() uint16 { return q.next }

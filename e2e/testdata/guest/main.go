@@ -1,0 +1,258 @@
+// Guest is PID 1 of the User-Mode Linux that TestAttribution boots: four
+// containers, each with a macvlan of the one network card in a network namespace
+// of its own, send all at once.
+//
+// It writes "member NUMBER INODE INODE" for each, of its namespace and of its
+// cgroup, then "ready", and waits for a frame of EtherType 0x88b6. At its end it writes "done" and powers off. Anything that
+// fails it writes as "failed: ...".
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	containers = 4
+	datagrams  = 5000
+	forgeries  = 2000
+	goOn       = 0x88b6 // EtherType
+	forged     = 0x88b5
+)
+
+func main() {
+	if len(os.Args) == 3 && os.Args[1] == "container" {
+		n, _ := strconv.Atoi(os.Args[2])
+		if err := container(byte(n)); err != nil {
+			fmt.Printf("failed: container %d: %v\n", n, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if err := run(); err != nil {
+		fmt.Println("failed:", err)
+	} else {
+		fmt.Println("done")
+	}
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+func macOf(n byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 1, n} }
+
+func run() error {
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	if err := unix.Mount("cgroup2", "/cgroup", "cgroup2", 0, ""); err != nil {
+		return fmt.Errorf("mount /cgroup: %w", err)
+	}
+	card, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(card); err != nil {
+		return err
+	}
+	wait, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, int(swap(goOn)))
+	if err != nil {
+		return err
+	}
+	var all []*exec.Cmd
+	var starts []io.Closer
+	for n := byte(1); n <= containers; n++ {
+		cmd, start, err := spawn(card, n)
+		if err != nil {
+			return fmt.Errorf("container %d: %w", n, err)
+		}
+		all, starts = append(all, cmd), append(starts, start)
+	}
+	fmt.Println("ready")
+	if _, _, err := unix.Recvfrom(wait, make([]byte, 64), 0); err != nil {
+		return err
+	}
+	for _, s := range starts {
+		s.Close()
+	}
+	for n, cmd := range all {
+		if err := cmd.Wait(); err != nil {
+			return fmt.Errorf("container %d: %w", n+1, err)
+		}
+	}
+	return nil
+}
+
+// spawn makes a container, which begins when start is closed.
+func spawn(card netlink.Link, n byte) (cmd *exec.Cmd, start io.Closer, err error) {
+	cmd = exec.Command("/proc/self/exe", "container", fmt.Sprint(n))
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Setpgid: true}
+	if start, err = cmd.StdinPipe(); err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.ParentIndex, attrs.HardwareAddr = fmt.Sprint("m", n), card.Attrs().Index, macOf(n)
+	attrs.Namespace = netlink.NsPid(cmd.Process.Pid)
+	if err := netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_VEPA}); err != nil {
+		return nil, nil, err
+	}
+	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid))
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := join(fmt.Sprint("/cgroup/c", n), cmd.Process.Pid)
+	if err != nil {
+		return nil, nil, err
+	}
+	fmt.Printf("member %d %s %d\n", n, strings.Trim(ns, "net:[]"), id)
+	return cmd, start, nil
+}
+
+// join puts a process into a new cgroup, and returns the inode of that.
+func join(dir string, pid int) (uint64, error) {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(dir+"/cgroup.procs", []byte(fmt.Sprint(pid)), 0); err != nil {
+		return 0, err
+	}
+	var st unix.Stat_t
+	err := unix.Stat(dir, &st)
+	return st.Ino, err
+}
+
+// container is what runs in each: all of it at the same time as the others'.
+func container(n byte) error {
+	bufio.NewReader(os.Stdin).ReadByte() // ends with the pipe
+	link, err := netlink.LinkByName(fmt.Sprint("m", n))
+	if err != nil {
+		return err
+	}
+	for _, a := range []string{fmt.Sprintf("10.0.0.1%d/24", n), fmt.Sprintf("fd00::1%d/64", n)} {
+		addr, err := netlink.ParseAddr(a)
+		if err == nil {
+			err = netlink.AddrAdd(link, addr)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return err
+	}
+	errs := make(chan error)
+	work := []func() error{
+		func() error { return flood(n) },
+		func() error { return stream(n) },
+		func() error { return sixes(n) },
+	}
+	if n == 1 {
+		work = append(work, func() error { return forge(link) })
+	}
+	for _, w := range work {
+		go func() { errs <- w() }()
+	}
+	for range work {
+		if e := <-errs; e != nil && err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
+// flood sends datagrams that say who sends them.
+func flood(n byte) error {
+	c, err := net.Dial("udp4", "10.0.0.1:7")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	payload := binary.LittleEndian.AppendUint32([]byte{'U', n}, uint32(os.Getpid()))
+	for i := range datagrams {
+		for {
+			_, err := c.Write(binary.LittleEndian.AppendUint32(payload, uint32(i)))
+			if err == nil {
+				break
+			}
+			time.Sleep(time.Millisecond) // no buffers; the neighbour is not known yet
+		}
+	}
+	return nil
+}
+
+// stream sends and receives by TCP, so that acknowledgements of one container
+// come while another runs.
+func stream(n byte) error {
+	c, err := net.DialTimeout("tcp4", "10.0.0.1:9", 20*time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(60 * time.Second))
+	data := make([]byte, 512<<10)
+	go c.Write(data)
+	if _, err := io.ReadFull(c, data); err != nil {
+		return fmt.Errorf("tcp: %w", err)
+	}
+	return nil
+}
+
+// sixes sends by IPv6, as soon as its address is known to be free.
+func sixes(n byte) error {
+	var c net.Conn
+	var err error
+	for range 100 {
+		if c, err = net.Dial("udp6", "[fd00::1]:7"); err == nil {
+			if _, err = c.Write([]byte{'6', n}); err == nil {
+				break
+			}
+			c.Close()
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if err != nil {
+		return fmt.Errorf("ipv6: %w", err)
+	}
+	defer c.Close()
+	for range 200 {
+		if _, err := c.Write([]byte{'6', n}); err != nil {
+			return fmt.Errorf("ipv6: %w", err)
+		}
+	}
+	return nil
+}
+
+// forge sends frames in the name of container 2, which sends at the same time.
+func forge(link netlink.Link) error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	frame := append([]byte{2, 0, 0, 0, 0, 1}, macOf(2)...)
+	frame = append(frame, forged>>8, forged&0xff)
+	frame = append(frame, make([]byte, 46)...)
+	to := &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index}
+	for range forgeries {
+		for unix.Sendto(fd, frame, 0, to) != nil {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
+}
+
+func swap(v uint16) uint16 { return v<<8 | v>>8 }
