@@ -215,7 +215,7 @@ func TestAttribution(t *testing.T) {
 	defer m.Close()
 	c.trace = func(ram *guestmem.Memory) (*introspect.Guest, error) {
 		return introspect.New(introspect.Config{
-			Memory: &introspect.UML{RAM: ram, PID: m.PID(), Base: syms["__binary_start"], End: syms["_end"]},
+			Memory: introspect.NewUML(ram, m.PID(), syms["__binary_start"], syms["_end"]),
 			Layout: l, Current: introspect.UMLCurrent(syms["cpu_tasks"]), InitNet: syms["init_net"], Members: c.members,
 		})
 	}

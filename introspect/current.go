@@ -57,18 +57,24 @@ const tssSP0 = 4
 
 // Running reads the task that the CPU runs, and what the CPU does on its back.
 func (g *Guest) Running(r *Registers) (Task, error) {
-	var t Task
-	at, base, err := g.running(r)
+	g.ask.regs = *r
+	if err := g.mem.Look(g.look.running); err != nil {
+		return Task{}, err
+	}
+	return g.ask.task, nil
+}
+
+func (g *Guest) askRunning() error {
+	t := &g.ask.task
+	at, base, err := g.running(&g.ask.regs)
 	if err != nil {
-		return t, err
+		return err
 	}
-	if err := g.readTask(at, &t); err != nil {
-		return Task{}, err
+	if err := g.readTask(at, t); err != nil {
+		return err
 	}
-	if t.Context, err = g.context(at, base); err != nil {
-		return Task{}, err
-	}
-	return t, nil
+	t.Context, err = g.context(at, base)
+	return err
 }
 
 // running is the address of the running task, and the base of what its CPU or

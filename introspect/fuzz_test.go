@@ -109,8 +109,8 @@ func FuzzPaged(f *testing.F) {
 		}
 		p.Enter(cr3, cr4, false)
 		b := make([]byte, 64)
-		err = p.Read(va, b)
-		at, perr := p.Physical(va)
+		err = read(p, va, b)
+		at, perr := physical(p, va)
 		if err == nil && (perr != nil || !mem.Contains(at, 1)) {
 			t.Errorf("Read(%#x) without error; Physical = %#x, %v", va, at, perr)
 		}

@@ -18,6 +18,20 @@ type Guest struct {
 
 	task, skb, sock, ring span
 	buf                   [maxSpan]byte
+
+	// What is asked for within a look, and answered.
+	ask  question
+	look struct{ task, running, owner func() error } // bound once: it would allocate
+}
+
+type question struct {
+	at     uint64
+	regs   Registers
+	task   Task
+	queue  *Queue
+	head   uint16
+	length int
+	owner  Owner
 }
 
 // maxSpan bounds what is read of a struct at once.
@@ -46,6 +60,7 @@ func New(cfg Config) (*Guest, error) {
 	if g.members == nil {
 		return nil, ErrNoMembers
 	}
+	g.look.task, g.look.running, g.look.owner = g.askTask, g.askRunning, g.askOwner
 	t, n := &g.layout.Task, &g.layout.Net
 	var err error
 	spanOf := func(name string, ends ...layout.Offset) span {

@@ -10,11 +10,15 @@ import (
 // A Memory reads a guest kernel's memory by virtual address. It is for one
 // goroutine at a time.
 type Memory interface {
+	// Look calls f, which is what reads: whatever it costs to be ready for
+	// memory that is gone is paid once for all that f reads. An error of that
+	// kind ends f at once, and is what Look returns.
+	Look(f func() error) error
 	// Read copies what lies at va to b. An address that is not the kernel's, or
 	// that nothing is mapped at, is an error, and b holds anything then. It
-	// allocates nothing where it succeeds.
+	// allocates nothing where it succeeds. Within Look only.
 	Read(va uint64, b []byte) error
-	// Physical is where va lies in the guest's RAM.
+	// Physical is where va lies in the guest's RAM. Within Look only.
 	Physical(va uint64) (guestmem.GPA, error)
 }
 
@@ -52,3 +56,23 @@ func (g *Guest) pointer(va uint64) (uint64, error) {
 }
 
 var errNull = errors.New("null pointer")
+
+// A looker is the RAM behind a Memory, within Look.
+type looker struct {
+	ram  *guestmem.Memory
+	view guestmem.View
+	f    func() error
+	look func(guestmem.View) error
+}
+
+// Look implements [Memory].
+func (l *looker) Look(f func() error) error {
+	if l.look == nil {
+		l.look = func(v guestmem.View) error {
+			l.view = v
+			return l.f()
+		}
+	}
+	l.f = f
+	return l.ram.Look(l.look)
+}

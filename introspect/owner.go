@@ -40,6 +40,20 @@ const (
 // the kernel's own, if it was made here: one that came in from elsewhere, by a
 // bridge or a route, lost its socket on the way, and proves nothing.
 func (q *Queue) Owner(head uint16, length int) Owner {
+	g := q.g
+	g.ask.queue, g.ask.head, g.ask.length = q, head, length
+	if g.mem.Look(g.look.owner) != nil {
+		return Owner{Cause: "the guest's memory is gone"}
+	}
+	return g.ask.owner
+}
+
+func (g *Guest) askOwner() error {
+	g.ask.owner = g.ask.queue.owner(g.ask.head, g.ask.length)
+	return nil
+}
+
+func (q *Queue) owner(head uint16, length int) Owner {
 	g, n := q.g, &q.g.layout.Net
 	data, err := q.data(head)
 	switch {

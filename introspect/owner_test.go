@@ -248,7 +248,7 @@ func linear(t testing.TB, k *introspecttest.Kernel) introspect.Memory {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &introspect.UML{RAM: ram, Base: direct, End: direct}
+	return introspect.NewUML(ram, 0, direct, direct)
 }
 
 func TestAllocates(t *testing.T) {

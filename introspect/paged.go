@@ -5,17 +5,23 @@ import "sekimori/vmm/guestmem"
 // Paged is the kernel's memory of a virtual machine on x86-64, through its page
 // tables.
 type Paged struct {
-	ram    *guestmem.Memory
+	looker
 	root   guestmem.GPA
 	levels uint
 	buf    [8]byte
+	// The page that was walked to last, in this look: the kernel's structs
+	// mostly lie in one large page. 250 ns for an owner without, 150 with it.
+	last struct {
+		va, size uint64
+		at       guestmem.GPA
+	}
 }
 
 var _ Memory = (*Paged)(nil)
 
 // NewPaged returns the memory behind page tables in RAM. [Paged.Enter] says
 // which.
-func NewPaged(ram *guestmem.Memory) *Paged { return &Paged{ram: ram, levels: 4} }
+func NewPaged(ram *guestmem.Memory) *Paged { return &Paged{looker: looker{ram: ram}, levels: 4} }
 
 // Bits of registers and page table entries (Intel SDM volume 3, 4.5).
 const (
@@ -45,6 +51,12 @@ func (p *Paged) Enter(cr3, cr4 uint64, user bool) {
 	}
 }
 
+// Look implements [Memory].
+func (p *Paged) Look(f func() error) error {
+	p.last.size = 0
+	return p.looker.Look(f)
+}
+
 // Read reads the kernel's memory, page by page.
 func (p *Paged) Read(va uint64, b []byte) error {
 	if len(b) == 0 || uint64(len(b))-1 > ^va {
@@ -56,7 +68,7 @@ func (p *Paged) Read(va uint64, b []byte) error {
 			return err
 		}
 		n := min(uint64(len(b)), left)
-		if err := p.ram.Read(at, b[:n]); err != nil {
+		if err := p.view.Read(at, b[:n]); err != nil {
 			return err
 		}
 		va += n
@@ -74,6 +86,9 @@ func (p *Paged) Physical(va uint64) (guestmem.GPA, error) {
 // walk finds the page of an address in the kernel's half, and how many bytes of
 // it are left.
 func (p *Paged) walk(va uint64) (at guestmem.GPA, left uint64, err error) {
+	if off := va - p.last.va; off < p.last.size { // below it wraps
+		return p.last.at + guestmem.GPA(off), p.last.size - off, nil
+	}
 	// The upper half is sign-extended from the highest bit that is walked.
 	if top := pageBits + levelBits*p.levels - 1; int64(va)>>top != -1 {
 		return 0, 0, ErrUnmapped
@@ -82,7 +97,7 @@ func (p *Paged) walk(va uint64) (at guestmem.GPA, left uint64, err error) {
 	for level := p.levels; level > 0; level-- {
 		shift := pageBits + levelBits*(level-1)
 		index := va >> shift & (1<<levelBits - 1)
-		if err := p.ram.Read(table+guestmem.GPA(8*index), p.buf[:]); err != nil {
+		if err := p.view.Read(table+guestmem.GPA(8*index), p.buf[:]); err != nil {
 			return 0, 0, err
 		}
 		entry := le.Uint64(p.buf[:])
@@ -93,8 +108,9 @@ func (p *Paged) walk(va uint64) (at guestmem.GPA, left uint64, err error) {
 		// PAT bit where a small page's address would begin.
 		if level == 1 || level <= 3 && entry&entryLarge != 0 {
 			size := uint64(1) << shift
-			base := entry & addressMask &^ (size - 1)
-			return guestmem.GPA(base | va&(size-1)), size - va&(size-1), nil
+			base, off := guestmem.GPA(entry&addressMask&^(size-1)), va&(size-1)
+			p.last.va, p.last.at, p.last.size = va-off, base, size
+			return base + guestmem.GPA(off), size - off, nil
 		}
 		table = guestmem.GPA(entry & addressMask)
 	}

@@ -63,6 +63,19 @@ func (p *tables) memory(t testing.TB) *introspect.Paged {
 
 const noExecute = 1 << 63
 
+// read and physical are those of a memory, within a look of their own.
+func read(m introspect.Memory, va uint64, b []byte) error {
+	return m.Look(func() error { return m.Read(va, b) })
+}
+
+func physical(m introspect.Memory, va uint64) (at guestmem.GPA, err error) {
+	err = m.Look(func() (err error) {
+		at, err = m.Physical(va)
+		return err
+	})
+	return at, err
+}
+
 func TestPaged(t *testing.T) {
 	for _, levels := range []int{4, 5} {
 		// The lowest address of the kernel's half, and one of the direct map.
@@ -103,7 +116,7 @@ func TestPaged(t *testing.T) {
 		for _, tt := range tests {
 			t.Run(fmt.Sprint(levels, " ", tt.name), func(t *testing.T) {
 				b := make([]byte, tt.n)
-				err := m.Read(tt.va, b)
+				err := read(m, tt.va, b)
 				if tt.pa == 0 {
 					if err == nil {
 						t.Errorf("Read(%#x) = %x; want an error", tt.va, b)
@@ -113,14 +126,14 @@ func TestPaged(t *testing.T) {
 				if err != nil || !bytes.Equal(b, p.ram[tt.pa:tt.pa+uint64(tt.n)]) {
 					t.Errorf("Read(%#x) = %x, %v; want %x", tt.va, b, err, p.ram[tt.pa:tt.pa+8])
 				}
-				if at, err := m.Physical(tt.va); err != nil || uint64(at) != tt.pa {
+				if at, err := physical(m, tt.va); err != nil || uint64(at) != tt.pa {
 					t.Errorf("Physical(%#x) = %#x, %v; want %#x", tt.va, at, err, tt.pa)
 				}
 			})
 		}
 		// Two pages that follow each other by address only.
 		b := make([]byte, 16)
-		if err := m.Read(base+0xff8, b); err != nil || !bytes.Equal(b, append(bytes.Clone(p.ram[0x50ff8:0x51000]), p.ram[0x41000:0x41008]...)) {
+		if err := read(m, base+0xff8, b); err != nil || !bytes.Equal(b, append(bytes.Clone(p.ram[0x50ff8:0x51000]), p.ram[0x41000:0x41008]...)) {
 			t.Errorf("Read over a seam = %x, %v", b, err)
 		}
 	}
@@ -137,10 +150,10 @@ func TestPagedIsolation(t *testing.T) {
 	p.ram[0x50000] = 0x5a
 	m := p.memory(t)
 	b := make([]byte, 1)
-	if m.Enter(0x3000, 0x20, false); m.Read(va, b) == nil {
+	if m.Enter(0x3000, 0x20, false); read(m, va, b) == nil {
 		t.Error("the user's tables map the kernel")
 	}
-	if m.Enter(0x3000, 0x20, true); m.Read(va, b) != nil || b[0] != 0x5a {
+	if m.Enter(0x3000, 0x20, true); read(m, va, b) != nil || b[0] != 0x5a {
 		t.Errorf("Read = %x; want the kernel's tables used", b)
 	}
 }
@@ -153,11 +166,11 @@ func TestPagedHostile(t *testing.T) {
 	}
 	m := p.memory(t)
 	b := make([]byte, 8)
-	if err := m.Read(uint64(0xff00_0000_0000_0000), b); err != nil {
+	if err := read(m, uint64(0xff00_0000_0000_0000), b); err != nil {
 		t.Errorf("Read = %v; want the table itself", err)
 	}
 	m.Enter(1<<51, 1<<12, false)
-	if m.Read(uint64(0xff00_0000_0000_0000), b) == nil {
+	if read(m, uint64(0xff00_0000_0000_0000), b) == nil {
 		t.Error("tables outside of RAM were walked")
 	}
 }

@@ -89,14 +89,17 @@ var (
 // Task reads the task at an address. A thread of the kernel, and a task that is
 // ending, have no namespaces: 0.
 func (g *Guest) Task(at uint64) (Task, error) {
-	var t Task
-	if err := g.readTask(at, &t); err != nil {
+	g.ask.at = at
+	if err := g.mem.Look(g.look.task); err != nil {
 		return Task{}, err
 	}
-	return t, nil
+	return g.ask.task, nil
 }
 
+func (g *Guest) askTask() error { return g.readTask(g.ask.at, &g.ask.task) }
+
 func (g *Guest) readTask(at uint64, t *Task) error {
+	*t = Task{}
 	o := &g.layout.Task
 	p, err := g.read(at, g.task)
 	if err != nil {

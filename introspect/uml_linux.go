@@ -12,24 +12,28 @@ import (
 // cpu_tasks and init_net are) is not shared, and is read out of the process, at
 // 1 µs a call.
 type UML struct {
-	// RAM is what the kernel shares with its devices.
-	RAM *guestmem.Memory
-	// PID is the kernel's main process. It must be a child of this one that
-	// nobody has waited for: its number is not given to another process then.
-	PID int
-	// Base is where the image begins, symbol __binary_start, and physical
-	// memory with it; End is where it ends, symbol _end.
-	Base, End uint64
+	looker
+	pid       int
+	base, end uint64
 }
 
 var _ Memory = (*UML)(nil)
+
+// NewUML returns the memory of a kernel whose RAM is what it shares with its
+// devices, and whose main process is pid: a child of this process that nobody
+// has waited for, so that its number is not given to another. The image lies
+// from base, symbol __binary_start, where physical memory begins, to end, symbol
+// _end.
+func NewUML(ram *guestmem.Memory, pid int, base, end uint64) *UML {
+	return &UML{looker{ram: ram}, pid, base, end}
+}
 
 // no allocation, no lock, no log below this line
 
 // Physical is where va lies in the guest's RAM; the image is not in it.
 func (u *UML) Physical(va uint64) (guestmem.GPA, error) {
-	at := guestmem.GPA(va - u.Base)
-	if va < u.End || !u.RAM.Contains(at, 1) {
+	at := guestmem.GPA(va - u.base)
+	if va < u.end || !u.ram.Contains(at, 1) {
 		return 0, ErrUnmapped
 	}
 	return at, nil
@@ -38,9 +42,9 @@ func (u *UML) Physical(va uint64) (guestmem.GPA, error) {
 // Read reads the kernel's memory.
 func (u *UML) Read(va uint64, b []byte) error {
 	switch {
-	case va >= u.End:
-		return u.RAM.Read(guestmem.GPA(va-u.Base), b)
-	case va < u.Base || len(b) == 0 || uint64(len(b)) > u.End-va:
+	case va >= u.end:
+		return u.view.Read(guestmem.GPA(va-u.base), b)
+	case va < u.base || len(b) == 0 || uint64(len(b)) > u.end-va:
 		return ErrUnmapped
 	}
 	return u.image(va, b)
@@ -50,7 +54,7 @@ func (u *UML) Read(va uint64, b []byte) error {
 func (u *UML) image(va uint64, b []byte) error {
 	local := [1]unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}
 	remote := [1]unix.RemoteIovec{{Base: uintptr(va), Len: len(b)}}
-	n, err := unix.ProcessVMReadv(u.PID, local[:], remote[:], 0)
+	n, err := unix.ProcessVMReadv(u.pid, local[:], remote[:], 0)
 	switch {
 	case err != nil:
 		return err

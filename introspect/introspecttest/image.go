@@ -69,6 +69,9 @@ func (m *Image) RAM(n uint64) []byte {
 	return ram
 }
 
+// Look is that of introspect.Memory.
+func (m *Image) Look(f func() error) error { return f() }
+
 // Read is that of introspect.Memory.
 func (m *Image) Read(va uint64, b []byte) error {
 	m.Reads++

@@ -139,9 +139,14 @@ func (m *Memory) catch(addr GPA, n uint64, old bool, err *error) {
 	}
 	// The runtime's error for a fault tells its address. A region that the
 	// page of the fault does not lie in was not what we touched.
-	if fault, ok := v.(interface{ Addr() uintptr }); ok && m.holds(fault.Addr()) {
-		*err = &FaultError{Addr: addr, Len: n}
-		return
+	if fault, ok := v.(interface{ Addr() uintptr }); ok {
+		if at, ok := m.holds(fault.Addr()); ok {
+			if n == 0 { // whoever looks around reads more than one address
+				addr, n = at, 1
+			}
+			*err = &FaultError{Addr: addr, Len: n}
+			return
+		}
 	}
 	panic(v) // a bug of ours: not the guest's memory
 }

@@ -108,12 +108,13 @@ func (m *Memory) tail(addr GPA) []byte {
 	return nil
 }
 
-// holds tells whether the host's address is of a page of this memory.
-func (m *Memory) holds(host uintptr) bool {
+// holds tells whether the host's address is of a page of this memory, and of
+// which guest's address.
+func (m *Memory) holds(host uintptr) (GPA, bool) {
 	for i := range m.regions {
 		if r := &m.regions[i]; host-r.host < uintptr(len(r.b)) {
-			return true
+			return r.base + GPA(host-r.host), true
 		}
 	}
-	return false
+	return 0, false
 }
