@@ -188,26 +188,27 @@ func Run(ctx context.Context, cfg PodConfig, started func(*Pod)) (code int, err 
 func startInterruptible(ctx context.Context, cfg PodConfig, signals <-chan os.Signal) (*Pod, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	type result struct {
-		p   *Pod
-		err error
-	}
-	done := make(chan result, 1)
-	go func() { // ends with Start, which is waited for below
-		p, err := Start(ctx, cfg)
-		done <- result{p, err}
-	}()
-	for {
-		select {
-		case r := <-done:
-			return r.p, r.err
-		case sig := <-signals:
-			switch sig {
-			case unix.SIGINT, unix.SIGTERM, unix.SIGHUP:
-				cancel(&InterruptError{Signal: sig.(syscall.Signal)})
+	started, watched := make(chan struct{}), make(chan struct{})
+	// Start stays on this goroutine, whose stack has grown to what it takes; the
+	// other one ends when it returns.
+	go func() {
+		defer close(watched)
+		for {
+			select {
+			case <-started:
+				return
+			case sig := <-signals:
+				switch sig {
+				case unix.SIGINT, unix.SIGTERM, unix.SIGHUP:
+					cancel(&InterruptError{Signal: sig.(syscall.Signal)})
+				}
 			}
 		}
-	}
+	}()
+	p, err := Start(ctx, cfg)
+	close(started)
+	<-watched // the next signal is somebody else's
+	return p, err
 }
 
 // An InterruptError says that a signal called off the start of a pod.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"runtime/metrics"
+	"sync"
 	"time"
 )
 
@@ -21,40 +21,63 @@ func (s *Session) watch(ctx context.Context) (stop func()) {
 		}
 	}
 	unhook := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx).Error()) })
-	done := make(chan struct{})
-	finished := make(chan struct{})
-	go func() { // ends with stop, which waits for it
-		defer close(finished)
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		// The first look is a tick late, when most files are evaluated: it
-		// costs 0.1 ms to set runtime/metrics up.
-		most := uint64(0)
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-			}
-			if most == 0 {
-				most = heapBytes() + s.opts.MaxMemory
-			} else if heapBytes() > most {
-				runtime.GC() // what nobody holds does not count
-				if heapBytes() > most {
-					cancel(fmt.Sprintf("more than %d MiB of memory", s.opts.MaxMemory>>20))
-				}
-			}
-		}
-	}()
+	m := &memoryWatch{limit: s.opts.MaxMemory, over: cancel}
+	m.mu.Lock()
+	m.timer = time.AfterFunc(watchEvery, m.look)
+	m.mu.Unlock()
 	return func() {
 		unhook()
-		close(done)
-		<-finished
+		m.stop()
 	}
 }
 
+// watchEvery is how long the heap may grow unseen. Most files are evaluated
+// before the first look.
+const watchEvery = 5 * time.Millisecond
+
+// A memoryWatch looks at the heap at intervals. It has a timer, not a goroutine,
+// which would wake a thread at each start of a container.
+type memoryWatch struct {
+	limit uint64
+	over  func(why string)
+
+	// mu guards the fields below, and is held while there is a look: none is
+	// under way when stop has returned.
+	mu    sync.Mutex
+	timer *time.Timer
+	most  uint64 // what the heap may have; 0 before the first look
+	done  bool
+}
+
+func (m *memoryWatch) look() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.done {
+		return
+	}
+	if m.most == 0 {
+		m.most = heapBytes() + m.limit
+	} else if heapBytes() > m.most {
+		runtime.GC() // what nobody holds does not count
+		if heapBytes() > m.most {
+			m.over(fmt.Sprintf("more than %d MiB of memory", m.limit>>20))
+		}
+	}
+	m.timer.Reset(watchEvery)
+}
+
+func (m *memoryWatch) stop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.done = true
+	m.timer.Stop()
+}
+
+// heapBytes is what the objects of the heap take. It stops the world for some
+// 20 us; runtime/metrics would not, but its initialisation costs every start of
+// seki 0.1 ms.
 func heapBytes() uint64 {
-	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(sample)
-	return sample[0].Value.Uint64()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -131,12 +132,20 @@ func newWatch(root, pod string) (*watch, error) {
 	return w, nil
 }
 
-// wait returns when something has changed, or with ctx's error.
+// lookAgain is how long a watch waits without a change. A supervisor that ends
+// lets go of its lock after its last change to a file, and that no watch sees.
+const lookAgain = 250 * time.Millisecond
+
+// wait returns when something may have changed, or with ctx's error.
 func (w *watch) wait(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { w.f.Close() })()
+	w.f.SetReadDeadline(time.Now().Add(lookAgain))
 	_, err := w.f.Read(w.buf[:])
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
 	}
 	return err
 }

@@ -96,7 +96,7 @@ func fromOCI(s *specs.LinuxSeccomp) (*profile, error) {
 			return nil, err
 		}
 		for _, name := range r.Names {
-			nr, ok := syscallNumbers[name]
+			nr, ok := syscallNumbers()[name]
 			if !ok {
 				continue
 			}
@@ -208,7 +208,7 @@ func (p *profile) compile() ([]bpf.Instruction, error) {
 
 // lastSyscall is the highest number with a name.
 func lastSyscall() (last uint32) {
-	for _, nr := range syscallNumbers {
+	for _, nr := range syscallNumbers() {
 		last = max(last, nr)
 	}
 	return last

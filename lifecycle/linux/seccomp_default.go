@@ -110,7 +110,7 @@ func defaultProfile(caps capSets) *profile {
 
 // add appends a rule for the call name.
 func (p *profile) add(name string, action uint32, conds ...cond) {
-	if nr, ok := syscallNumbers[name]; ok {
+	if nr, ok := syscallNumbers()[name]; ok {
 		p.rules = append(p.rules, rule{nr: nr, conds: conds, action: action})
 	}
 }
