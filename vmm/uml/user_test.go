@@ -26,6 +26,7 @@ func TestAsUser(t *testing.T) {
 		}
 		copyFile(t, from, filepath.Join(dir, name))
 	}
+	buildGuest(t, filepath.Join(dir, "guest"))
 	tmp := filepath.Join(dir, "tmp")
 	if err := os.Mkdir(tmp, 0o755); err != nil {
 		t.Fatal(err)
@@ -34,7 +35,7 @@ func TestAsUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(filepath.Join(dir, "tests"), "-test.v", "-test.short", "-test.run",
-		"^(TestBoot|TestDevices|TestBooted|TestEscapes|TestNothingThere|TestGuestRoot|TestProcess|TestKilled|TestSupervisorKilled|TestNothingLeft)$")
+		"^(TestBoot|TestDevices|TestServed|TestBooted|TestEscapes|TestNothingThere|TestGuestRoot|TestProcess|TestKilled|TestSupervisorKilled|TestNothingLeft)$")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), asUser+"="+dir, "TMPDIR="+tmp, "HOME="+tmp)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
