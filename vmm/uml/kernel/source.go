@@ -13,6 +13,9 @@ import (
 // sourcePackage is Debian's, of bookworm-security and trixie.
 const sourcePackage = "linux-source-6.12"
 
+// sourceDir is where the package puts its archive. Tests look elsewhere.
+var sourceDir = "/usr/src"
+
 // A source is an archive of the kernel's source, and the version of the package
 // that it came in.
 type source struct {
@@ -23,7 +26,7 @@ type source struct {
 // findSource looks for the source package: the installed one, else it is
 // downloaded, with apt, into dir; that needs no root, only the package lists.
 func findSource(ctx context.Context, dir string) (source, error) {
-	archive := filepath.Join("/usr/src", sourcePackage+".tar.xz")
+	archive := filepath.Join(sourceDir, sourcePackage+".tar.xz")
 	if _, err := os.Stat(archive); err == nil {
 		if v, err := output(ctx, "", "dpkg-query", "-W", "-f", "${Version}", sourcePackage); err == nil && v != "" {
 			return source{v, archive}, nil

@@ -1,0 +1,260 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sekimori/vmm/uml/kernel"
+)
+
+// The programs of a build, played: they do what the real ones would in as much
+// as the next one looks at it, and write down that they were called.
+var fakes = map[string]string{
+	"apt-get":    `touch linux-source-6.12_1_all.deb`,
+	"dpkg-query": `exit 1`,
+	"dpkg-deb": `case $1 in
+		-f) cat "$FAKE/version" ;;
+		-x) mkdir -p "$3$FAKE/src"; cp "$FAKE/version" "$3$FAKE/src/linux-source-6.12.tar.xz" ;;
+		esac`,
+	"tar":   `exit 0`,
+	"patch": `exit 0`,
+	"make": `for a; do case $a in O=*) out=${a#O=} ;; esac; done
+		case "$*" in
+		*allnoconfig*) cp "$out/all.config" "$out/.config"; sed -i "$(cat "$FAKE/sed")" "$out/.config" ;;
+		*) echo compiler $$ >> "$FAKE/pids"; seq 1000; . "$FAKE/compile"; cp "$FAKE/image" "$out/linux" ;;
+		esac`,
+	"strip": `cp "$4" "$3"`,
+	"gcc":   `echo 12.2.0`,
+	"ld":    ``, "flex": ``, "bison": ``, "bc": ``, "pahole": ``, "xz": ``,
+}
+
+// A host is a directory of fakes and what they go by.
+type host struct {
+	t   *testing.T
+	dir string
+	opt kernel.Options
+}
+
+// newHost puts fakes in the place of all programs.
+func newHost(t *testing.T) *host {
+	t.Helper()
+	k, err := kernel.Find(kernel.Dirs(os.Getenv)...)
+	require(t, "uml", err == nil)
+	h := &host{t: t, dir: t.TempDir()}
+	for name, script := range fakes {
+		h.write("bin/"+name, "#!/bin/sh\necho "+name+" >> \"$FAKE/calls\"\n"+script+"\n")
+	}
+	for name, text := range map[string]string{"version": "6.12.1-1\n", "sed": "", "compile": "", "calls": "", "pids": ""} {
+		h.write(name, text)
+	}
+	if err := os.Symlink(k.Path, filepath.Join(h.dir, "image")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("FAKE", h.dir)
+	t.Setenv("PATH", filepath.Join(h.dir, "bin")+":/usr/bin:/bin")
+	t.Cleanup(kernel.SetHost(filepath.Join(h.dir, "src")))
+	h.opt = kernel.Options{Dir: filepath.Join(h.dir, "cache")}
+	return h
+}
+
+func (h *host) write(name, text string) {
+	h.t.Helper()
+	p := filepath.Join(h.dir, name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(p, []byte(text), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// made counts the compilations so far.
+func (h *host) made() int {
+	data, err := os.ReadFile(filepath.Join(h.dir, "pids"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return strings.Count(string(data), "compiler")
+}
+
+// clean fails the test if something half is left in the cache.
+func (h *host) clean(kernels int) {
+	h.t.Helper()
+	entries, err := os.ReadDir(h.opt.Dir)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			names = append(names, e.Name())
+		}
+	}
+	if len(names) != kernels {
+		h.t.Errorf("the cache has %q; want %d kernels", names, kernels)
+	}
+}
+
+func TestBuild(t *testing.T) {
+	h := newHost(t)
+	if err := os.MkdirAll(filepath.Join(h.opt.Dir, "build-stale/objects"), 0o755); err != nil { // of a build that was killed
+		t.Fatal(err)
+	}
+	last := -1
+	h.opt.Progress = func(step string, percent int) {
+		if percent < last || percent > 100 {
+			t.Errorf("progress %d after %d (%s)", percent, last, step)
+		}
+		last = percent
+	}
+	k, err := kernel.Build(t.Context(), h.opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last != 100 {
+		t.Errorf("progress ends at %d", last)
+	}
+	found, err := kernel.Find(h.opt.Dir)
+	if err != nil || found.Path != k.Path || found.SourceVersion != "6.12.1-1" || found.Info.Release != k.Release || !found.Info.Static {
+		t.Errorf("Find = %+v, %v; want what was built", found, err)
+	}
+	for _, hash := range []string{found.SourceSHA256, found.ConfigSHA256, found.PatchSHA256, found.ImageSHA256} {
+		if len(hash) != 64 {
+			t.Errorf("the manifest has the checksum %q", hash)
+		}
+	}
+	if config, err := os.ReadFile(filepath.Join(filepath.Dir(k.Path), "config")); err != nil || !strings.Contains(string(config), "CONFIG_VIRTIO_UML=y") {
+		t.Errorf("the whole configuration beside it: %v", err)
+	}
+
+	last = -1
+	if again, err := kernel.Build(t.Context(), h.opt); err != nil || again.Path != k.Path || h.made() != 1 {
+		t.Errorf("a second Build = %s, %v, after %d compilations; want the first one's", again.Path, err, h.made())
+	}
+	last = -1
+	h.opt.Force = true
+	if _, err := kernel.Build(t.Context(), h.opt); err != nil || h.made() != 2 {
+		t.Errorf("forced: %v, %d compilations; want 2", err, h.made())
+	}
+	last = -1
+	h.opt.Force = false
+	h.write("version", "6.12.2-1\n")
+	if newer, err := kernel.Build(t.Context(), h.opt); err != nil || newer.Key == k.Key || h.made() != 3 {
+		t.Errorf("of another source: %s, %v, %d compilations; want a new key and 3", newer.Key, err, h.made())
+	}
+	h.clean(2)
+}
+
+func TestBuildFails(t *testing.T) {
+	tests := []struct {
+		name, file, text, want string
+	}{
+		{"the compiler complains", "compile", "echo 'x.c:1: error: no' >&2; exit 2", "x.c:1: error: no"},
+		{"the image is none", "compile", "echo x > \"$FAKE/image2\"; cp \"$FAKE/image2\" \"$out/linux\"; exit 0", "not an ELF file"},
+		{"an option is dropped", "sed", "/VIRTIO_UML/d", "CONFIG_VIRTIO_UML=y"},
+		{"an option comes on", "sed", "s/# CONFIG_HOSTFS is not set/CONFIG_HOSTFS=y/", "CONFIG_HOSTFS is not set"},
+		{"a patch does not apply", "bin/patch", "#!/bin/sh\necho hunk failed; exit 1\n", "hunk failed"},
+		{"no package", "bin/apt-get", "#!/bin/sh\necho 'E: Unable to locate package' >&2; exit 100\n", "apt-get update"},
+		{"two packages", "bin/apt-get", "#!/bin/sh\ntouch linux-source-6.12_1_all.deb linux-source-6.12_2_all.deb\n", "2 files"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHost(t)
+			h.write(tt.file, tt.text)
+			_, err := kernel.Build(t.Context(), h.opt)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Build = %v; want %q", err, tt.want)
+			}
+			h.clean(0)
+		})
+	}
+}
+
+func TestBuildMissing(t *testing.T) {
+	h := newHost(t)
+	empty := filepath.Join(h.dir, "empty")
+	if err := os.Mkdir(empty, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", empty)
+	_, err := kernel.Build(t.Context(), h.opt)
+	for _, w := range []string{"make", "flex", "pahole", "xz-utils", "apt-get install"} {
+		if err == nil || !strings.Contains(err.Error(), w) {
+			t.Errorf("Build = %v; want %q", err, w)
+		}
+	}
+}
+
+// TestBuildInterrupted: an interrupt ends make and its compilers, and leaves nothing.
+func TestBuildInterrupted(t *testing.T) {
+	h := newHost(t)
+	h.write("compile", "sleep 60 & echo $! >> \"$FAKE/pids\"; wait")
+	ctx, cancel := context.WithCancel(t.Context())
+	h.opt.Progress = func(step string, percent int) {
+		if percent > 20 { // make's lines are being counted
+			cancel()
+		}
+	}
+	if _, err := kernel.Build(ctx, h.opt); !errors.Is(err, context.Canceled) {
+		t.Errorf("Build = %v; want canceled", err)
+	}
+	h.clean(0)
+	data, err := os.ReadFile(filepath.Join(h.dir, "pids"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pid := range strings.FieldsSeq(strings.ReplaceAll(string(data), "compiler", "")) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%s/stat", pid))
+		if err == nil && !strings.Contains(string(stat), ") Z ") {
+			t.Errorf("process %s is left: %s", pid, stat)
+		}
+	}
+}
+
+// TestBuildTogether: of two at the same time one builds and one waits for it.
+func TestBuildTogether(t *testing.T) {
+	h := newHost(t)
+	h.write("compile", "sleep 0.3")
+	var waited sync.Once
+	waits := 0
+	h.opt.Progress = func(step string, percent int) {
+		if strings.Contains(step, "waiting") {
+			waited.Do(func() { waits++ })
+		}
+	}
+	var group sync.WaitGroup
+	for range 2 {
+		group.Go(func() {
+			if _, err := kernel.Build(t.Context(), h.opt); err != nil {
+				t.Errorf("Build = %v", err)
+			}
+		})
+	}
+	group.Wait()
+	if h.made() != 1 || waits != 1 {
+		t.Errorf("%d compilations, %d waited; want 1 and 1", h.made(), waits)
+	}
+	h.clean(1)
+
+	// Who waits can be interrupted.
+	h.opt.Force = true
+	h.write("compile", "sleep 1")
+	ctx, cancel := context.WithCancel(t.Context())
+	group.Go(func() { kernel.Build(t.Context(), h.opt) })
+	for h.made() != 2 {
+		time.Sleep(time.Millisecond)
+	}
+	time.AfterFunc(20*time.Millisecond, cancel)
+	start := time.Now()
+	if _, err := kernel.Build(ctx, h.opt); !errors.Is(err, context.Canceled) || time.Since(start) > 500*time.Millisecond {
+		t.Errorf("waiting, interrupted: %v after %v", err, time.Since(start))
+	}
+	group.Wait()
+}
