@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sekimori/vmm/guestmem"
 	"sekimori/vmm/uml/kernel"
 	"sekimori/vmm/vhostuser"
 	"sekimori/vmm/virtio"
@@ -116,19 +115,26 @@ func (l *lan) receive(t *testing.T, timeout time.Duration) []byte {
 	return nil
 }
 
-// boot boots the guest of testdata/guest on a network device, and returns the
-// device's other end once the guest has said hello.
-func boot(t *testing.T, served chan<- error) *lan {
+// A guest is a booted kernel, and the other end of its card.
+type guest struct {
+	*lan
+	pid    int
+	served chan error // what Serve returned
+}
+
+// boot boots the guest of testdata/guest on a network device, and returns when
+// it has said hello.
+func boot(t *testing.T, mtu int) *guest {
 	t.Helper()
 	image := umlKernel(t)
 	dir := t.TempDir()
-	guest := filepath.Join(dir, "guest")
-	build := exec.Command("go", "build", "-o", guest, "./testdata/guest")
+	initProgram := filepath.Join(dir, "init")
+	build := exec.Command("go", "build", "-o", initProgram, "./testdata/guest")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	program, err := os.ReadFile(guest)
+	program, err := os.ReadFile(initProgram)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,18 +150,19 @@ func boot(t *testing.T, served chan<- error) *lan {
 	}
 	t.Cleanup(func() { listener.Close() })
 	l := &lan{t: t, udp: make(chan []byte, 100000), faults: make(chan virtio.NetFault, 100000)}
-	l.net, err = virtio.NewNet(virtio.NetConfig{MAC: guestMAC, Backend: l})
+	l.net, err = virtio.NewNet(virtio.NetConfig{MAC: guestMAC, MTU: mtu, Backend: l})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
 	go func() {
 		conn, err := listener.AcceptUnix()
 		if err != nil {
 			served <- err
 			return
 		}
-		served <- vhostuser.Serve(ctx, conn, vhostuser.Config{Device: l.net, MaxMemory: 64 << 20, Memory: func(m *guestmem.Memory) {}})
+		served <- vhostuser.Serve(ctx, conn, vhostuser.Config{Device: l.net, MaxMemory: 64 << 20})
 	}()
 	t.Cleanup(cancel)
 
@@ -177,10 +184,52 @@ func boot(t *testing.T, served chan<- error) *lan {
 			t.Logf("console:\n%s", console)
 		}
 	})
-	if b := l.receive(t, 30*time.Second); string(b) != "hello" {
+	g := &guest{l, cmd.Process.Pid, served}
+	g.hello(t)
+	return g
+}
+
+func (g *guest) hello(t *testing.T) {
+	t.Helper()
+	if b := g.receive(t, 30*time.Second); string(b) != "hello" {
 		t.Fatalf("the guest says %q; want hello", b)
 	}
-	return l
+}
+
+// echo sends datagrams of growing size and waits for each to come back.
+func (g *guest) echo(t *testing.T, n, size int) (times []time.Duration) {
+	t.Helper()
+	for i := range n {
+		want := fmt.Appendf(nil, "echo %d %s", i, strings.Repeat("x", i*size/n))
+		start := time.Now()
+		if err := g.send(want); err != nil {
+			t.Fatal(err)
+		}
+		if got := g.receive(t, 10*time.Second); !bytes.Equal(got, want) {
+			t.Fatalf("echo %d = %q; want %q", i, got, want)
+		}
+		times = append(times, time.Since(start))
+	}
+	return times
+}
+
+// quit tells the guest to power off, and waits for the end of its connection.
+func (g *guest) quit(t *testing.T) {
+	t.Helper()
+	for range 100 { // a busy guest drops datagrams
+		if err := g.send([]byte("quit")); err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, virtio.ErrDown) {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-g.served:
+			if err != nil {
+				t.Errorf("Serve = %v; want nil when the guest is gone", err)
+			}
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	t.Error("the guest did not power off")
 }
 
 // cpio returns an archive of programs in the format newc
@@ -204,24 +253,20 @@ func cpio(files map[string][]byte) []byte {
 
 // A real kernel speaks to the server: frames both ways, every one intact.
 func TestUML(t *testing.T) {
-	served := make(chan error, 1)
-	l := boot(t, served)
-
+	l := boot(t, 1500)
 	t.Run("echo", func(t *testing.T) {
-		var times []time.Duration
-		for i := range 2000 {
-			want := fmt.Appendf(nil, "echo %d %s", i, strings.Repeat("x", i%1400))
-			start := time.Now()
-			if err := l.send(want); err != nil {
-				t.Fatal(err)
-			}
-			if got := l.receive(t, 10*time.Second); !bytes.Equal(got, want) {
-				t.Fatalf("echo %d = %q; want %q", i, got, want)
-			}
-			times = append(times, time.Since(start))
-		}
+		times := l.echo(t, 2000, 1400)
 		slices.Sort(times)
 		t.Logf("round trip: median %v, min %v", times[len(times)/2], times[0])
+	})
+	t.Run("driver bound anew", func(t *testing.T) {
+		for range 3 {
+			if err := l.send([]byte("rebind")); err != nil {
+				t.Fatal(err)
+			}
+			l.hello(t)
+			l.echo(t, 20, 1400)
+		}
 	})
 	t.Run("flood", func(t *testing.T) {
 		const n = 5000
@@ -263,20 +308,60 @@ func TestUML(t *testing.T) {
 			}
 		}
 	})
-	for range 100 { // a busy guest drops datagrams
-		if err := l.send([]byte("quit")); err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, virtio.ErrDown) {
+	l.quit(t)
+}
+
+// With jumbo frames Linux posts receive buffers of many descriptors.
+func TestUMLJumbo(t *testing.T) {
+	g := boot(t, 9000)
+	g.echo(t, 100, 8900)
+	g.quit(t)
+}
+
+// The guest's physical memory is a file that the guest can cut off. Its kernel
+// then hangs or dies as it likes; whoever serves its devices gets an error.
+func TestUMLCutsItsMemory(t *testing.T) {
+	g := boot(t, 1500)
+	if n := cutMemory(t, g.pid); n == 0 {
+		t.Fatal("the kernel has no file of its memory open")
+	}
+	if err := g.send([]byte("still there?")); err == nil {
+		t.Error("Deliver into what is gone = nil")
+	}
+	if err := unix.Kill(g.pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-g.served:
+		if err != nil {
+			t.Errorf("Serve = %v; want nil after a hang-up", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("Serve goes on without a guest")
+	}
+}
+
+// cutMemory truncates the files of a tmpfs that a process has open.
+func cutMemory(t *testing.T, pid int) (n int) {
+	t.Helper()
+	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if to, err := os.Readlink(name); err != nil || !strings.HasPrefix(to, "/dev/shm/") {
+			continue
+		}
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
 			t.Fatal(err)
 		}
-		select {
-		case err := <-served:
-			if err != nil {
-				t.Errorf("Serve = %v; want nil when the guest is gone", err)
-			}
-			return
-		case <-time.After(100 * time.Millisecond):
+		if err := errors.Join(f.Truncate(0), f.Close()); err != nil {
+			t.Fatal(err)
 		}
+		n++
 	}
-	t.Error("the guest did not power off")
+	return n
 }
 
 // cpuTime is what this process has used so far.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -696,5 +697,41 @@ func benchmark(b *testing.B, do func(*virtio.Net, []byte), queue int, sizes ...i
 				do(n, f)
 			}
 		})
+	}
+}
+
+// Frames that go wrong, without end, leave nothing behind.
+func TestFaultsKeepNothing(t *testing.T) {
+	n := 200000
+	if testing.Short() {
+		n = 20000
+	}
+	r := newRig(t)
+	card, err := virtio.NewNet(virtio.NetConfig{MAC: [6]byte{2}, Backend: quiet{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.net = card
+	r.start(rx)
+	r.start(tx)
+	bad, short := r.drivers[tx].Add(out(ram-4, 100)), r.drivers[rx].Add(in(ram-4, 2000))
+	f := frame(60)
+	heap := func() uint64 {
+		var s runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&s)
+		return s.HeapAlloc
+	}
+	before := heap()
+	for range n {
+		r.drivers[tx].Publish(bad)
+		card.Kick(tx)
+		r.drivers[rx].Publish(short)
+		if err := card.Deliver(f); !errors.Is(err, virtio.ErrBadBuffer) {
+			t.Fatal(err)
+		}
+	}
+	if after := heap(); after > before+1<<20 {
+		t.Errorf("the heap grew from %d to %d bytes", before, after)
 	}
 }
