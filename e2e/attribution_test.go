@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"sekimori/introspect"
-	"sekimori/introspect/layout"
 	"sekimori/nicshadow"
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/rule"
@@ -190,7 +189,7 @@ func TestAttribution(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, syms := readKernel(t, k.Path)
+	image := readKernel(t, k.Path)
 
 	table := nicshadow.NewTable()
 	sw := nicshadow.NewSwitch(nicshadow.Config{Table: table})
@@ -213,12 +212,7 @@ func TestAttribution(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	c.trace = func(ram *guestmem.Memory) (*introspect.Guest, error) {
-		return introspect.New(introspect.Config{
-			Memory: introspect.NewUML(ram, m.PID(), syms["__binary_start"], syms["_end"]),
-			Layout: l, Current: introspect.UMLCurrent(syms["cpu_tasks"]), InitNet: syms["init_net"], Members: c.members,
-		})
-	}
+	c.trace = func(ram *guestmem.Memory) (*introspect.Guest, error) { return image.Guest(ram, m.PID(), c.members) }
 	conn, err := m.Accept(0)
 	if err != nil {
 		t.Fatal(err, m.Console())
@@ -305,7 +299,7 @@ func (c *sharedCard) report(t *testing.T, table *nicshadow.Table, took time.Dura
 }
 
 // readKernel reads what introspection needs to know of a kernel.
-func readKernel(t *testing.T, path string) (*layout.Layout, map[string]uint64) {
+func readKernel(t *testing.T, path string) *introspect.UMLKernel {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -313,20 +307,12 @@ func readKernel(t *testing.T, path string) (*layout.Layout, map[string]uint64) {
 	}
 	defer f.Close()
 	begin := time.Now()
-	l, err := layout.Read(f)
+	k, err := introspect.ReadUML(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !l.Traces() {
-		t.Fatal("the kernel's BTF does not have the driver")
-	}
-	names := []string{"__binary_start", "_end", "cpu_tasks", "init_net"}
-	syms, err := layout.Symbols(f, names...)
-	if err != nil || len(syms) != len(names) {
-		t.Fatalf("Symbols = %#x, %v", syms, err)
-	}
 	t.Logf("the kernel was read in %v", time.Since(begin))
-	return l, syms
+	return k
 }
 
 // attach makes container n a member. Its own policy allows all, without guards;

@@ -37,8 +37,14 @@ const (
 //
 // A frame keeps its socket from the system call that wrote it until the driver
 // is told that it is sent, whoever's back it travels on. A frame without one is
-// the kernel's own, if it was made here: one that came in from elsewhere, by a
-// bridge or a route, lost its socket on the way, and proves nothing.
+// the kernel's own, if it was made here. One that came in from elsewhere, by a
+// bridge or a route, may have lost its socket on the way, and proves nothing:
+// containers share a card by macvlan, whose frames come straight here.
+//
+// Whose a frame of the kernel's own is, only its addresses say. So a container
+// that shares a card must not have CAP_NET_ADMIN over the namespace of its end of
+// it: it would give a device there another's address (a macvlan takes that of one
+// that is down, a bridge or a veth any), and have the kernel speak for that one.
 func (q *Queue) Owner(head uint16, length int) Owner {
 	g := q.g
 	g.ask.queue, g.ask.head, g.ask.length = q, head, length

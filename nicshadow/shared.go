@@ -33,7 +33,9 @@ type Member struct {
 	Sender Sender
 	// MAC and Addrs are assigned by the host. What the guest's kernel sends of
 	// its own accord is this container's where it carries exactly these; with
-	// any IPv6 address comes the link-local one of the MAC.
+	// any IPv6 address comes the link-local one of the MAC. Without any, nothing
+	// is: so it must be where a container of the guest may administer its own
+	// network (CAP_NET_ADMIN), and have the kernel speak for another.
 	MAC   frame.MAC
 	Addrs []netip.Addr
 	// Envelope is as in [PushConfig], for the frames of this container. A

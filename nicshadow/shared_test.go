@@ -283,6 +283,23 @@ func TestAttach(t *testing.T) {
 	p.Send(udp(9, 2, 0), by(2))
 }
 
+// TestSharedNoAddresses: of a member without addresses the kernel says nothing.
+func TestSharedNoAddresses(t *testing.T) {
+	table, _, p, _, other := shared(t, nicshadow.Config{}, 0, false)
+	m := memberOf(t, 1)
+	m.Addrs = nil
+	if err := p.Attach(m); err != nil {
+		t.Fatal(err)
+	}
+	put(t, table, 1, blocking(t, "policy.star", 443))
+	for _, f := range [][]byte{arpReply(macOf(9), macOf(1), "10.0.0.1", "10.0.0.9"), udp(9, 1, 0), dad(1, netip.MustParseAddr("fd00::1"))} {
+		p.Send(f, kernel)
+	}
+	if n := p.Stats().Dropped; n != 3 || len(other.frames()) != 0 {
+		t.Errorf("%d dropped, %d passed; want 3, 0", n, len(other.frames()))
+	}
+}
+
 // TestSharedTold: a record bears the name of whom the frame is charged to, and
 // why nobody is.
 func TestSharedTold(t *testing.T) {

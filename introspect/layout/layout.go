@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"debug/elf"
 	"fmt"
 	"io"
 
@@ -75,13 +76,13 @@ func (e *Error) Error() string { return fmt.Sprintf("kernel layout: %s: %s", e.P
 // Read reads the layout out of the BTF of a kernel's image, an ELF file or the
 // bare blob, and, where drivers are modules, of theirs.
 func Read(image io.ReaderAt, modules ...io.ReaderAt) (*Layout, error) {
-	base, err := btf.LoadSpecFromReader(image)
+	base, err := btf.LoadSpecFromReader(blob(image))
 	if err != nil {
 		return nil, fmt.Errorf("kernel layout: %w", err)
 	}
 	f := finder{specs: []*btf.Spec{base}, chosen: map[string]*btf.Struct{}}
 	for _, m := range modules {
-		s, err := btf.LoadSplitSpecFromReader(m, base)
+		s, err := btf.LoadSplitSpecFromReader(blob(m), base)
 		if err != nil {
 			return nil, fmt.Errorf("kernel layout: module: %w", err)
 		}
@@ -96,6 +97,20 @@ func Read(image io.ReaderAt, modules ...io.ReaderAt) (*Layout, error) {
 		return nil, f.err
 	}
 	return &l, nil
+}
+
+// blob is the BTF of an ELF file, or all of what is none. Given the file, the
+// library reads its symbols as well, which takes as long as the rest: 9 ms of 18
+// for a User-Mode Linux kernel.
+func blob(r io.ReaderAt) io.ReaderAt {
+	f, err := elf.NewFile(r)
+	if err != nil {
+		return r
+	}
+	if s := f.Section(".BTF"); s != nil && s.Flags&elf.SHF_COMPRESSED == 0 && s.Type != elf.SHT_NOBITS {
+		return s
+	}
+	return r
 }
 
 func (f *finder) task(l *Layout) {
