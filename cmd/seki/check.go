@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sekimori/nicshadow/rule"
 	"sekimori/starlark/policytest"
 )
 
@@ -14,8 +15,9 @@ func (a *app) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check FILE...",
 		Short: "say what is wrong with .star files",
-		Long: `Check evaluates each file and compiles its policies. It runs nothing and looks
-at nothing but the files; tests are only evaluated. Its exit code is 2 if one of
+		Long: `Check evaluates each file and compiles its policies, and says how large each
+program is and how many steps a frame may take. It runs nothing and looks at
+nothing but the files; tests are only evaluated. Its exit code is 2 if one of
 them is wrong.`,
 		Example: "  seki check examples/*.star",
 		Args:    args(1, -1, "at least one FILE"),
@@ -62,7 +64,35 @@ func (a *app) check(cmd *cobra.Command, path string, src source) error {
 		fmt.Fprintf(a.stdout, ", at most %s a frame", count(longest, "step"))
 	}
 	fmt.Fprintln(a.stdout)
+	for _, c := range pod.Containers {
+		if c.Program != nil {
+			fmt.Fprintf(a.stdout, "  %s: %s\n", c.Spec.Name, programSize(c.Program, c.Policy.Budget()))
+		}
+	}
 	return nil
+}
+
+// programSize says how large a program is, and how long it may take.
+func programSize(p *rule.Program, budget int) string {
+	u := p.Unit()
+	s := fmt.Sprintf("%s, %s at most", count(p.Len(), "instruction"), count(p.MaxSteps(), "step"))
+	if budget > 0 {
+		s += fmt.Sprintf(" of %d", budget)
+	}
+	if n := len(u.Tables); n > 0 {
+		entries := 0
+		for i := range u.Tables {
+			entries += u.Tables[i].Len()
+		}
+		s += fmt.Sprintf(", %s of %s", count(n, "table"), count(entries, "entry"))
+	}
+	if n := len(u.Limits); n > 0 {
+		s += ", " + count(n, "rate limit")
+	}
+	if p.JudgesIngress() {
+		s += ", both ways"
+	}
+	return s + fmt.Sprintf(", %s", count(len(p.Bytes()), "byte"))
 }
 
 // count is "1 policy", "2 policies".

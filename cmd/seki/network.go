@@ -44,6 +44,7 @@ type card struct {
 	sender uint32
 	mode   string
 	closed bool // no program: nothing passes, whatever the mode
+	audit  bool // whatever the policy says, until a callback says otherwise
 }
 
 var _ lifecycle.Network = (*network)(nil)
@@ -83,7 +84,7 @@ func (n *network) Attach(_ context.Context, name string, nic *bundle.NIC, netns 
 		n.uplink = nil
 	}
 	n.last++
-	c := &card{sender: n.last}
+	c := &card{sender: n.last, audit: nic.Audit}
 	if err := n.calls.Register(hypercall.Registration{Sender: c.sender, Name: name, MAC: mac, NetNS: inode(netns)}); err != nil {
 		return err
 	}
@@ -118,6 +119,9 @@ func (n *network) pick(mode string) string {
 // load puts program and mode in force, in one step. n.mu is held.
 func (n *network) load(c *card, program []byte, mode string) error {
 	next := *c
+	if c.audit {
+		mode = lifecycle.Audit
+	}
 	next.mode, next.closed = n.pick(mode), len(program) == 0
 	if next.closed {
 		program = nothing()
@@ -163,7 +167,7 @@ func (n *network) LoadPolicy(_ context.Context, name string, program []byte, mod
 // SetMode changes between enforce and audit.
 func (n *network) SetMode(_ context.Context, name, mode string) error {
 	return n.with(name, func(c *card) error {
-		c.mode = n.pick(mode)
+		c.mode, c.audit = n.pick(mode), false
 		return n.calls.SetMode(c.sender, c.wireMode())
 	})
 }

@@ -87,10 +87,13 @@ func attach(t *testing.T, forced string, program []byte, mode string) (*network,
 	for _, name := range []string{"a", "b"} {
 		n.open = func(*os.File, *bundle.NIC, frame.MAC) (io.ReadWriteCloser, error) { return devices[name], nil }
 		prog, m := program, mode
+		if mode == "card" { // audit is the card's
+			m = lifecycle.Enforce
+		}
 		if name == "b" {
 			prog, m = constant(t, rule.Forward), lifecycle.Enforce
 		}
-		if err := n.Attach(t.Context(), name, &bundle.NIC{Name: "eth0", MAC: cards[name]}, nil, prog, m); err != nil {
+		if err := n.Attach(t.Context(), name, &bundle.NIC{Name: "eth0", MAC: cards[name], Audit: name == "a" && mode == "card"}, nil, prog, m); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -127,6 +130,15 @@ func TestNetworkModes(t *testing.T) {
 		{name: "no program, audit", mode: "audit"},
 		{name: "forced to audit", forced: "audit", program: drop, mode: "enforce", want: true},
 		{name: "forced to enforce", forced: "enforce", program: drop, mode: "audit"},
+		{name: "a card in audit mode", program: drop, mode: "card", want: true},
+		{name: "a card in audit mode, forced to enforce", forced: "enforce", program: drop, mode: "card"},
+		{name: "a card in audit mode, and no program", mode: "card"},
+		{name: "a card in audit mode, another policy", program: forward, mode: "card", change: func(ctx context.Context, n *network) error {
+			return n.LoadPolicy(ctx, "a", drop, "enforce")
+		}, want: true},
+		{name: "a card in audit mode until it is told", program: drop, mode: "card", change: func(ctx context.Context, n *network) error {
+			return errors.Join(n.SetMode(ctx, "a", "enforce"), n.LoadPolicy(ctx, "a", drop, "enforce"))
+		}},
 		{name: "reload to drop", program: forward, mode: "enforce", change: func(ctx context.Context, n *network) error {
 			return n.LoadPolicy(ctx, "a", drop, "enforce")
 		}},

@@ -69,7 +69,11 @@ func (a *app) printContainer(c *starlark.Container) error {
 	t.row("  root", strings.TrimSpace(root))
 	p := c.Program
 	if n := c.Spec.NIC; n != nil {
-		t.row("  card", fmt.Sprintf("%s %s %s", n.Name, n.MAC, list(n.Addrs)))
+		addrs := list(n.Addrs)
+		if n.DHCP {
+			addrs = "address by dhcp"
+		}
+		t.row("  card", fmt.Sprintf("%s %s %s", n.Name, n.MAC, addrs))
 		if p == nil {
 			t.row("  policy", "none: nothing passes")
 		} else {

@@ -56,6 +56,11 @@ type NIC struct {
 	// Addrs are the addresses with their prefix lengths, IPv4 and IPv6. IPv6 is
 	// switched off on the card unless one of them is IPv6.
 	Addrs []netip.Prefix `json:"addrs"`
+	// DHCP says that the container asks for its address itself; it has no Addrs
+	// then.
+	DHCP bool `json:"dhcp,omitempty"`
+	// Audit says that what a policy drops goes on, and is recorded.
+	Audit bool `json:"audit,omitempty"`
 	// Gateways are the default routes, at most one for each IP version.
 	Gateways []netip.Addr `json:"gateways,omitempty"`
 	// MTU in bytes; 0 means 1500.

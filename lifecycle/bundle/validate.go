@@ -275,6 +275,9 @@ func (c *checker) nic(n *NIC) {
 	case [6]byte(mac) == [6]byte{}:
 		c.bad("nic.mac", "all zero")
 	}
+	if n.DHCP && len(n.Addrs)+len(n.Gateways) > 0 {
+		c.bad("nic.dhcp", "addresses or gateways beside it")
+	}
 	for i, a := range n.Addrs {
 		if !a.IsValid() || a.Addr().IsMulticast() || a.Addr().IsUnspecified() {
 			c.bad(fmt.Sprintf("nic.addrs[%d]", i), "%v is not the address of a host", a)

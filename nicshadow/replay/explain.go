@@ -90,6 +90,7 @@ type Explainer struct {
 	source  Source
 	insns   map[int]string
 	guards  map[int]string // by pc, as far as they were asked for
+	story   *story
 }
 
 // NewExplainer returns an explainer; source may be nil.
@@ -98,7 +99,7 @@ func NewExplainer(p *rule.Program, source Source) *Explainer {
 		source = func(string, int) string { return "" }
 	}
 	h := p.Hash()
-	return &Explainer{program: p, hash: hex.EncodeToString(h[:]), source: source, insns: insns(p), guards: map[int]string{}}
+	return &Explainer{program: p, hash: hex.EncodeToString(h[:]), source: source, insns: insns(p), guards: map[int]string{}, story: newStory(p)}
 }
 
 // Explain explains one frame: see [Explainer.Explain].
@@ -106,9 +107,16 @@ func Explain(p *rule.Program, f *Frame, source Source) *Explanation {
 	return NewExplainer(p, source).Explain(f)
 }
 
-// Explain judges a frame and says how the verdict came about.
+// Explain judges a frame and says how the verdict came about. What the program
+// remembers it remembers from one call to the next.
 func (e *Explainer) Explain(f *Frame) *Explanation {
-	r := judge(e.program, f)
+	r := e.story.judge(f)
+	return e.Result(&r)
+}
+
+// Result says how the verdict about a frame came about that e's program judged.
+func (e *Explainer) Result(r *Result) *Explanation {
+	f := r.Frame
 	x := &Explanation{
 		Program: e.hash, Comment: f.Comment,
 		Number: f.Number, Time: f.Time, Interface: f.Interface, Length: max(f.Length, len(f.Data)),
@@ -118,10 +126,10 @@ func (e *Explainer) Explain(f *Frame) *Explanation {
 	if len(f.Data) < f.Length {
 		x.Captured = len(f.Data)
 	}
-	if r.Reason != frame.OK {
+	if r.Reason != frame.OK || r.unjudged() {
 		return x
 	}
-	e.road(x, &r)
+	e.road(x, r)
 	return x
 }
 
@@ -144,7 +152,7 @@ func (e *Explainer) road(x *Explanation, r *Result) {
 		x.Reason = "allowed"
 	}
 	x.Why, x.Fields = e.deciding(r), fields(&r.Key)
-	e.program.Trace(&r.Key, func(pc int, holds bool) {
+	r.Trace(func(pc int, holds bool) {
 		if e.program.Insn(uint32(pc)).Op.IsTest() {
 			x.Steps = append(x.Steps, Step{PC: pc, Text: e.insns[pc], Holds: holds, Guard: e.guard(pc), Place: e.place(e.program.Position(uint32(pc)))})
 		}

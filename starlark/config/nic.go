@@ -23,8 +23,9 @@ func nicBuiltins() []*args.Builtin {
 by its policy before the pod's switch sees it; without a policy nothing passes.
 The addresses are assigned here and by nobody else: guards hold the container to them.`,
 		Params: []args.Param{
-			{Name: "ip", Type: args.OneOrMore[netip.Prefix](args.Prefix), Required: true, Doc: `the card's addresses, each with the prefix length of its subnet: "10.0.0.2/24", ["10.0.0.2/24", "fd00::2/64"]`},
+			{Name: "ip", Type: typeCardIP, Required: true, Doc: `the card's addresses, each with the prefix length of its subnet: "10.0.0.2/24", ["10.0.0.2/24", "fd00::2/64"]; or "dhcp": the container asks for one itself, and the guards hold it to the IPv4 address that a server leases to it, as long as it does`},
 			{Name: "policy", Type: args.Of[*policy.Policy]("a policy()"), Default: "None", Doc: "which frames the container may send; None: none"},
+			{Name: "mode", Type: args.OneOf("enforce", "audit"), Default: "that of the policy", Doc: `"audit": whatever policy is in force, what it drops is recorded and forwarded, until a callback says ctx.policy.mode("enforce")`},
 			{Name: "gateway", Type: args.OneOrMore[netip.Addr](args.IP), Default: "None", Doc: "default route, at most one for each IP version, inside one of the card's subnets"},
 			{Name: "mac", Type: args.MAC, Default: "derived from the names of pod and container", Doc: "hardware address, unicast"},
 			{Name: "mtu", Type: args.Int(68, 9000), Default: "1500", Doc: "largest packet, in bytes; at least 1280 with IPv6 (RFC 8200, 5)"},
@@ -49,6 +50,17 @@ containers of the pod reach only each other.`,
 	}}
 }
 
+// typeCardIP is one or more addresses, or "dhcp", which is nil.
+var typeCardIP = func() args.Type {
+	addrs := args.OneOrMore[netip.Prefix](args.Prefix)
+	return args.Type{Name: addrs.Name + `, or "dhcp"`, Convert: func(v starlark.Value) (any, error) {
+		if s, ok := starlark.AsString(v); ok && s == "dhcp" {
+			return []netip.Prefix(nil), nil
+		}
+		return addrs.Convert(v)
+	}}
+}()
+
 // A nicValue is what nic() returns. Its MAC is unset until container() knows
 // the name it derives from.
 type nicValue struct {
@@ -56,17 +68,25 @@ type nicValue struct {
 	policy *policy.Policy
 }
 
-func (n *nicValue) String() string        { return fmt.Sprintf("nic(ip = %v)", n.nic.Addrs) }
+func (n *nicValue) String() string {
+	if n.nic.DHCP {
+		return `nic(ip = "dhcp")`
+	}
+	return fmt.Sprintf("nic(ip = %v)", n.nic.Addrs)
+}
 func (n *nicValue) Type() string          { return "nic" }
 func (n *nicValue) Freeze()               {}
 func (n *nicValue) Truth() starlark.Bool  { return true }
 func (n *nicValue) Hash() (uint32, error) { return 0, fmt.Errorf("unhashable type: nic") }
 
-// Attr gives ip (the first address), ips, policy, gateway and mtu, so that one
+// Attr gives ip (the first address; None where DHCP gives it), ips, policy, gateway and mtu, so that one
 // card can be described by another.
 func (n *nicValue) Attr(name string) (starlark.Value, error) {
 	switch name {
 	case "ip":
+		if n.nic.DHCP {
+			return starlark.None, nil
+		}
 		return value.IP{Addr: n.nic.Addrs[0].Addr()}, nil
 	case "ips":
 		var out starlark.Tuple
@@ -108,11 +128,16 @@ func newNIC(c call) (starlark.Value, error) {
 	if !isInterface(n.nic.Name) {
 		return nil, c.Errorf("name", "a letter, then at most 14 letters, digits, - and _; not lo", "name %q is no interface name", n.nic.Name)
 	}
-	n.nic.Addrs = args.Get[[]netip.Prefix](c.Call, "ip")
-	if err := c.checkAddrs("ip", n.nic.Addrs); err != nil {
+	n.nic.Gateways = args.Get[[]netip.Addr](c.Call, "gateway")
+	n.nic.Audit = args.Or(c.Call, "mode", "enforce") == "audit"
+	if n.nic.Addrs = args.Get[[]netip.Prefix](c.Call, "ip"); n.nic.Addrs == nil {
+		n.nic.DHCP = true
+		if len(n.nic.Gateways) > 0 {
+			return nil, c.Errorf("gateway", "", "gateway: a card with ip = \"dhcp\" is told its routes by the server")
+		}
+	} else if err := c.checkAddrs("ip", n.nic.Addrs); err != nil {
 		return nil, err
 	}
-	n.nic.Gateways = args.Get[[]netip.Addr](c.Call, "gateway")
 	if err := c.checkGateways(n.nic.Gateways, n.nic.Addrs); err != nil {
 		return nil, err
 	}
@@ -231,7 +256,7 @@ func (n *nicValue) identity() policy.Identity {
 		// A card's MAC was checked or derived; the zero identity owns nothing.
 		return policy.Identity{}
 	}
-	id := policy.Identity{MAC: m}
+	id := policy.Identity{MAC: m, DHCP4: n.nic.DHCP}
 	for _, p := range n.nic.Addrs {
 		id.Addrs = append(id.Addrs, p.Addr())
 	}

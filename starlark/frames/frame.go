@@ -24,6 +24,10 @@ func DefaultSender() Sender {
 	}
 }
 
+// Peer is the card that a frame comes from which a container receives, where a
+// test names none.
+func Peer() Sender { return Sender{MAC: peerMAC, Addrs: []netip.Addr{peerIPv4, peerIPv6}} }
+
 // The peer that a builder's frame goes to where the test names none.
 var (
 	peerMAC  = frame.MAC{0x02, 0, 0, 0, 0, 0x01}

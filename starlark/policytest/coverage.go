@@ -60,7 +60,7 @@ func (c *coverage) trace(p *rule.Program, r *replay.Result) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p.Trace(&r.Key, func(pc int, holds bool) {
+	r.Trace(func(pc int, holds bool) {
 		if w := c.at(p, pc); w != nil {
 			if holds != negated(p.Insn(uint32(pc)).Op) {
 				w.seen[1] = true

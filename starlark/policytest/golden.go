@@ -30,7 +30,7 @@ func (t *test) golden(c *args.Call) (gostarlark.Value, error) {
 	var b strings.Builder
 	b.WriteString(goldenHead)
 	n := 0
-	err := t.verdicts(c, func(_ *frames.Frame, data []byte, _ *compiled, r *replay.Result) {
+	err := t.verdicts(c, false, func(_ *frames.Frame, data []byte, _ *compiled, r *replay.Result) {
 		n++
 		b.WriteString(t.goldenLine(n, data, r))
 	})

@@ -7,6 +7,7 @@ import (
 
 	"sekimori/nicshadow/replay"
 	"sekimori/nicshadow/rule"
+	"sekimori/starlark/args"
 	"sekimori/starlark/frames"
 	"sekimori/starlark/policy"
 )
@@ -22,6 +23,7 @@ type judge struct {
 type programKey struct {
 	policy *policy.Policy
 	sender string
+	dhcp   bool
 }
 
 // A compiled program is one that went through bytes, as on its way to a
@@ -38,8 +40,8 @@ func newJudge(cov *coverage) *judge {
 }
 
 // compile is p compiled for s.
-func (j *judge) compile(p *policy.Policy, s frames.Sender) *compiled {
-	key := programKey{p, fmt.Sprint(s)}
+func (j *judge) compile(p *policy.Policy, s card) *compiled {
+	key := programKey{p, fmt.Sprint(s.Sender), s.dhcp}
 	j.mu.Lock()
 	c := j.programs[key]
 	if c == nil {
@@ -48,7 +50,7 @@ func (j *judge) compile(p *policy.Policy, s frames.Sender) *compiled {
 	}
 	j.mu.Unlock()
 	c.once.Do(func() {
-		prog, err := p.Compile(policy.Identity{MAC: s.MAC, Addrs: s.Addrs})
+		prog, err := p.Compile(policy.Identity{MAC: s.MAC, Addrs: s.Addrs, DHCP4: s.dhcp})
 		if err != nil {
 			c.err = err
 			return
@@ -63,9 +65,36 @@ func (j *judge) compile(p *policy.Policy, s frames.Sender) *compiled {
 	return c
 }
 
-// judge asks the program about one frame.
-func (j *judge) judge(c *compiled, data []byte) *replay.Result {
-	results := replay.Judge(c.program, []replay.Frame{{Number: 1, Data: data, Length: len(data)}})
-	j.cov.trace(c.program, &results[0])
-	return &results[0]
+// judge asks the program about one frame at a moment.
+func (j *judge) judge(c *compiled, data []byte, m rule.Moment) *replay.Result {
+	r := replay.JudgeAt(c.program, &replay.Frame{Number: 1, Data: data, Length: len(data)}, m)
+	j.cov.trace(c.program, &r)
+	return &r
+}
+
+// A card is whose frames are judged: its addresses, or that DHCP gives it one.
+type card struct {
+	frames.Sender
+	dhcp bool
+}
+
+// A memory is what a policy, or the policies of a container, remember in one
+// test: it begins empty.
+type memory struct {
+	program *rule.Program
+	state   *rule.State
+}
+
+// memory is that of what the call asks, now that prog judges there.
+func (t *test) memory(c *args.Call, prog *compiled) *rule.State {
+	of := c.Vals["policy"]
+	m := t.memories[of]
+	if m == nil {
+		m = &memory{}
+		t.memories[of] = m
+	}
+	if m.program != prog.program {
+		m.program, m.state = prog.program, prog.program.NewState(m.state)
+	}
+	return m.state
 }

@@ -45,12 +45,21 @@ func verdictMethods(t *test) []*args.Builtin {
 			{Name: "line", Type: args.String, Default: "None", Doc: "part of the text of the deciding source line"},
 			{Name: "why", Type: args.String, Default: "None", Doc: "the name of the predicate that decides"},
 		}, Positional: 2, Result: "NoneType", Call: t.forwards},
+		{Name: "t.receives", Doc: "The frame reaches the container, from a peer at 10.0.0.1 and fd00::1 unless it says otherwise: its ingress policy lets it in, and what established() and answered() ask about it holds from then on.", Params: []args.Param{target, sent,
+			{Name: "line", Type: args.String, Default: "None", Doc: "part of the text of the deciding source line"},
+			{Name: "why", Type: args.String, Default: "None", Doc: "the name of the predicate that decides"},
+		}, Positional: 2, Result: "NoneType", Call: t.receives},
+		{Name: "t.refuses", Doc: "The frame does not reach the container: its ingress policy drops it, and for the reason named if one is.", Params: []args.Param{target, sent,
+			{Name: "line", Type: args.String, Default: "None", Doc: "part of the text of the deciding source line"},
+			{Name: "why", Type: args.String, Default: "None", Doc: `what decides: "predicate", "unspoken" or "fragment"; the name of a predicate; or the reason a frame does not parse`},
+		}, Positional: 2, Result: "NoneType", Call: t.refuses},
 		{Name: "t.golden", Doc: "The verdicts, with what decided and its source line, are those that a file holds. seki test --update writes the file.", Params: []args.Param{target, sent,
 			{Name: "file", Type: args.String, Required: true, Doc: "the file, relative to the directory of the test file"},
 		}, Positional: 3, Result: "NoneType", Call: t.golden},
 		{Name: "t.nic", Doc: "The card that sends from here on in this test, where the policy is not a container's.", Params: []args.Param{
 			{Name: "ip", Type: args.OneOrMore[netip.Addr](typeOwnIP), Default: `["10.0.0.2", "fd00::2"]`, Doc: "its addresses, with or without prefix length"},
 			{Name: "mac", Type: args.MAC, Default: `"02:00:00:00:00:02"`, Doc: "its MAC address"},
+			{Name: "dhcp", Type: args.Bool, Default: "False", Doc: "it has no address but the one that DHCP leases to it"},
 		}, Positional: 2, Result: "NoneType", Call: t.nic},
 	}
 }

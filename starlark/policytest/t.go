@@ -49,7 +49,7 @@ func (s *suite) run(ctx context.Context, name string, fn *gostarlark.Function) *
 type test struct {
 	suite  *suite
 	ctx    context.Context
-	sender frames.Sender
+	sender card
 	report *TestReport
 
 	// The test's own world: see [life].
@@ -59,6 +59,7 @@ type test struct {
 	counted    map[*config.Container]counts
 	actions    []string
 	execResult starlark.ExecResult
+	memories   map[any]*memory // by policy, or container
 }
 
 // counts are the frames of a container that the test judged.
@@ -66,8 +67,8 @@ type counts struct{ frames, bytes, forwarded uint64 }
 
 func newTest(s *suite, ctx context.Context, name, pos string) *test {
 	return &test{
-		suite: s, ctx: ctx, sender: frames.DefaultSender(), report: &TestReport{Name: name, Pos: pos},
-		lives: map[*config.Container]*life{}, counted: map[*config.Container]counts{},
+		suite: s, ctx: ctx, sender: card{Sender: frames.DefaultSender()}, report: &TestReport{Name: name, Pos: pos},
+		lives: map[*config.Container]*life{}, counted: map[*config.Container]counts{}, memories: map[any]*memory{},
 	}
 }
 
@@ -128,7 +129,13 @@ func (t *test) equal(c *args.Call) (gostarlark.Value, error) {
 
 func (t *test) nic(c *args.Call) (gostarlark.Value, error) {
 	d := frames.DefaultSender()
-	t.sender = frames.Sender{MAC: args.Or(c, "mac", d.MAC), Addrs: args.Or(c, "ip", d.Addrs)}
+	t.sender = card{Sender: frames.Sender{MAC: args.Or(c, "mac", d.MAC), Addrs: args.Or(c, "ip", d.Addrs)}}
+	if args.Get[bool](c, "dhcp") {
+		if c.Has("ip") {
+			return nil, c.Errorf("dhcp", "", "a card has ip, or gets it by DHCP")
+		}
+		t.sender.dhcp, t.sender.Addrs = true, nil
+	}
 	return gostarlark.None, nil
 }
 

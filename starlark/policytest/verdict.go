@@ -18,7 +18,7 @@ import (
 
 // target is the policy to ask and the card to send from. Of a container it is
 // the policy that its callbacks have put in force.
-func (t *test) target(c *args.Call) (*policy.Policy, frames.Sender) {
+func (t *test) target(c *args.Call) (*policy.Policy, card) {
 	if ctr, ok := c.Vals["policy"].(*config.Container); ok {
 		p := ctr.Policy
 		if l := t.lives[ctr]; l != nil {
@@ -30,7 +30,9 @@ func (t *test) target(c *args.Call) (*policy.Policy, frames.Sender) {
 }
 
 // sender is a container's card as builders need it.
-func sender(id policy.Identity) frames.Sender { return frames.Sender{MAC: id.MAC, Addrs: id.Addrs} }
+func sender(id policy.Identity) card {
+	return card{frames.Sender{MAC: id.MAC, Addrs: id.Addrs}, id.DHCP4}
+}
 
 // count adds to what a container's callbacks read by ctx.policy.stats().
 func (t *test) count(c *args.Call, data []byte, r *replay.Result) {
@@ -48,12 +50,16 @@ func (t *test) count(c *args.Call, data []byte, r *replay.Result) {
 
 // verdicts judges the frames of an assertion. A container without policy has
 // no program, and nothing of it passes: the result is nil.
-func (t *test) verdicts(c *args.Call, check func(f *frames.Frame, data []byte, prog *compiled, r *replay.Result)) error {
-	p, sender := t.target(c)
+func (t *test) verdicts(c *args.Call, ingress bool, check func(f *frames.Frame, data []byte, prog *compiled, r *replay.Result)) error {
+	p, own := t.target(c)
+	sender := own.Sender
+	if ingress {
+		sender = frames.Peer()
+	}
 	var prog *compiled
 	if p != nil {
 		// The report names programs by what a machine would report.
-		if prog = t.suite.judge.compile(p, sender); prog.err != nil {
+		if prog = t.suite.judge.compile(p, own); prog.err != nil {
 			return prog.err
 		}
 		if !slices.Contains(t.report.Programs, prog.hash) {
@@ -68,17 +74,25 @@ func (t *test) verdicts(c *args.Call, check func(f *frames.Frame, data []byte, p
 		t.report.Frames++
 		var r *replay.Result
 		if prog != nil {
-			r = t.suite.judge.judge(prog, data)
+			r = t.suite.judge.judge(prog, data, rule.Moment{State: t.memory(c, prog), Now: int64(t.now) + 1, Ingress: ingress})
 			t.bench(prog, data)
 		}
-		t.count(c, data, r)
+		if !ingress {
+			t.count(c, data, r)
+		}
 		check(f, data, prog, r)
 	}
 	return nil
 }
 
-func (t *test) drops(c *args.Call) (gostarlark.Value, error) {
-	err := t.verdicts(c, func(f *frames.Frame, data []byte, prog *compiled, r *replay.Result) {
+func (t *test) drops(c *args.Call) (gostarlark.Value, error)    { return t.no(c, false) }
+func (t *test) refuses(c *args.Call) (gostarlark.Value, error)  { return t.no(c, true) }
+func (t *test) forwards(c *args.Call) (gostarlark.Value, error) { return t.yes(c, false) }
+func (t *test) receives(c *args.Call) (gostarlark.Value, error) { return t.yes(c, true) }
+
+// no asserts that frames do not pass.
+func (t *test) no(c *args.Call, ingress bool) (gostarlark.Value, error) {
+	err := t.verdicts(c, ingress, func(f *frames.Frame, data []byte, prog *compiled, r *replay.Result) {
 		switch {
 		case r == nil:
 			if c.Has("line") || c.Has("why") || c.Has("guard") {
@@ -95,8 +109,9 @@ func (t *test) drops(c *args.Call) (gostarlark.Value, error) {
 	return gostarlark.None, err
 }
 
-func (t *test) forwards(c *args.Call) (gostarlark.Value, error) {
-	err := t.verdicts(c, func(f *frames.Frame, data []byte, prog *compiled, r *replay.Result) {
+// yes asserts that frames pass.
+func (t *test) yes(c *args.Call, ingress bool) (gostarlark.Value, error) {
+	err := t.verdicts(c, ingress, func(f *frames.Frame, data []byte, prog *compiled, r *replay.Result) {
 		switch {
 		case r == nil:
 			t.failed(c, fmt.Sprintf("%s: got drop because there is no policy, want forward", f), "")
@@ -153,7 +168,7 @@ func (t *test) wrong(c *args.Call, f *frames.Frame, data []byte, prog *compiled,
 	if file, line, col := r.Position(); file != "" {
 		decided = fmt.Sprintf(", decided at %s:%d:%d", file, line, col)
 	}
-	x := replay.Explain(prog.program, r.Frame, func(file string, line int) string { return t.suite.session.Line(file, line) })
+	x := replay.NewExplainer(prog.program, func(file string, line int) string { return t.suite.session.Line(file, line) }).Result(r)
 	var b strings.Builder
 	if err := x.WriteText(&b); err != nil {
 		fmt.Fprintf(&b, "explain: %v\n", err)
