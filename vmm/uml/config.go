@@ -25,7 +25,7 @@ type Config struct {
 	Init   string
 
 	Devices []Device
-	Append  []string // more words of the kernel's command line
+	Append  []string // more words of the kernel's command line, which every user of the host can read: no secrets
 	Verbose bool     // the kernel says all it has to say on the console
 
 	// Console gets what the guest writes to its console, from one goroutine. A

@@ -46,7 +46,7 @@ func Start(ctx context.Context, c *Config) (*Machine, error) {
 	}
 	l := &launch{c: c}
 	defer l.release()
-	m, err := l.start(info)
+	m, err := l.start(ctx, info)
 	if err != nil {
 		return nil, fmt.Errorf("machine: %w", err)
 	}
@@ -82,7 +82,7 @@ func (l *launch) open(path string) (*os.File, error) {
 	return f, err
 }
 
-func (l *launch) start(info *kernel.Info) (*Machine, error) {
+func (l *launch) start(ctx context.Context, info *kernel.Info) (*Machine, error) {
 	c := l.c
 	spec := &jail.Spec{
 		Args: c.commandLine(), Env: environment, UID: c.UID, GID: c.GID, Filter: filterFor(info),
@@ -122,7 +122,7 @@ func (l *launch) start(info *kernel.Info) (*Machine, error) {
 		return nil, err
 	}
 	spec.Stdout = w
-	p, err := jail.Start(spec)
+	p, err := jail.Start(ctx, spec)
 	w.Close()
 	if err != nil {
 		r.Close()
@@ -138,10 +138,11 @@ func (l *launch) start(info *kernel.Info) (*Machine, error) {
 	return m, nil
 }
 
-// filterFor chooses the list of system calls: what we know to be enough for
-// our own kernel, and more for what has a loader or starts its stubs anew.
+// filterFor chooses the list of system calls: what is known to be enough for a
+// kernel as ours, and more for what has a loader, is of another age or starts its
+// stubs by execve.
 func filterFor(info *kernel.Info) jail.Filter {
-	if info.Static && info.Before(6, 13) {
+	if info.Static && info.Before(6, 13) && !info.Before(6, 12) {
 		return jail.Narrow
 	}
 	return jail.Wide

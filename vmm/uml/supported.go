@@ -24,7 +24,7 @@ type Feature struct {
 // Supported tries what a machine needs on this host, as this user; the kernel
 // is looked for in dirs. All of it is needed. Nothing is left behind.
 func Supported(ctx context.Context, dirs []string) []Feature {
-	fs := []Feature{tryJail(), tryPtrace()}
+	fs := []Feature{tryJail(ctx), tryPtrace()}
 	k, err := kernel.Find(dirs...)
 	if err != nil {
 		return append(fs, Feature{Name: "uml kernel", Detail: cause(err), Hint: "seki machine kernel build, or make kernel, or one of your own with --kernel"})
@@ -61,14 +61,14 @@ func cause(err error) string {
 }
 
 // tryJail builds one for nothing.
-func tryJail() Feature {
+func tryJail(ctx context.Context) Feature {
 	f := Feature{Name: "jail"}
 	version, err := jail.LandlockVersion()
 	if err != nil {
 		f.Detail, f.Hint = "Landlock: "+err.Error(), "machine uml wants Linux 5.13 with Landlock among the lsm= of its command line"
 		return f
 	}
-	if err := jail.Try(nobody, nobody); err != nil {
+	if err := jail.Try(ctx, nobody, nobody); err != nil {
 		f.Detail, f.Hint = err.Error(), namespaceHint()
 		return f
 	}

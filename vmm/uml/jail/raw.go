@@ -94,5 +94,8 @@ func installAndExec(filter []unix.SockFilter, e *execution) error {
 		uintptr(unsafe.Pointer(&e.argv[0])), uintptr(unsafe.Pointer(&e.env[0])), unix.AT_EMPTY_PATH, 0)
 	runtime.KeepAlive(filter)
 	runtime.KeepAlive(e)
+	if errno == unix.EACCES {
+		return fmt.Errorf("execute the program: %w (the jail's user must be able to read and execute its file)", errno)
+	}
 	return fmt.Errorf("execute the program: %w", errno)
 }

@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,9 +65,9 @@ const statusFD = 3
 const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET |
 	unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 
-// Start runs s.Program in a jail and returns when it is executed. It does not
-// close the files of s.
-func Start(s *Spec) (*os.Process, error) {
+// Start runs s.Program in a jail and returns when it is executed, or with an
+// error when ctx is done before. It does not close the files of s.
+func Start(ctx context.Context, s *Spec) (*os.Process, error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, err
@@ -90,23 +91,31 @@ func Start(s *Spec) (*os.Process, error) {
 		return nil, fmt.Errorf("first stage: %w%s", err, hint(err))
 	}
 	// It closes with execve, by which the stage has said all it had to say.
+	stop := context.AfterFunc(ctx, func() { p.Kill() })
 	said, err := io.ReadAll(io.LimitReader(status, 4096))
-	if err == nil && len(said) == 0 {
+	if stop() && err == nil && len(said) == 0 {
 		return p, nil
 	}
 	p.Kill()
 	p.Wait()
-	return nil, errors.Join(errors.New(string(said)), err)
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case len(said) > 0:
+		return nil, errors.New(string(said))
+	default:
+		return nil, err
+	}
 }
 
 // Try builds a jail for nothing and says what this host lacks for it.
-func Try(uid, gid int) error {
+func Try(ctx context.Context, uid, gid int) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer null.Close()
-	p, err := Start(&Spec{Program: null, Stdout: null, UID: uid, GID: gid, Tmp: 1 << 20, dry: true})
+	p, err := Start(ctx, &Spec{Program: null, Stdout: null, UID: uid, GID: gid, Tmp: 1 << 20, dry: true})
 	if err != nil {
 		return err
 	}
@@ -122,6 +131,8 @@ func hint(err error) string {
 	switch {
 	case errors.Is(err, unix.EPERM):
 		return " (are unprivileged user namespaces allowed here? seki doctor)"
+	case errors.Is(err, unix.EACCES):
+		return " (the jail's user must be able to execute this program's file)"
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EUSERS):
 		return " (user.max_user_namespaces)"
 	default:

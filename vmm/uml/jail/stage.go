@@ -115,7 +115,10 @@ func (m *message) limits() error {
 		which int
 		value uint64
 	}{
-		{"core", unix.RLIMIT_CORE, 0},
+		// Not 0: a core_pattern that is a pipe starts a program of the host, as
+		// root, for what a guest made crash, whatever the limit, unless it is 1
+		// (fs/coredump.c).
+		{"core", unix.RLIMIT_CORE, 1},
 		{"nofile", unix.RLIMIT_NOFILE, programFD},
 		{"fsize", unix.RLIMIT_FSIZE, uint64(m.Tmp)},
 		{"memlock", unix.RLIMIT_MEMLOCK, 0},
