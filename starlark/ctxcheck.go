@@ -8,6 +8,7 @@ import (
 	"go.starlark.net/syntax"
 
 	"sekimori/starlark/config"
+	"sekimori/starlark/dotload"
 	"sekimori/starlark/policy"
 	"sekimori/starlark/value"
 )
@@ -36,7 +37,7 @@ func (p *Pod) misspeltIn(pos syntax.Position) (errs []error) {
 	if !ok {
 		return nil
 	}
-	f, err := policy.Options.Parse(pos.Filename(), allowDotLoad(pos.Filename(), text), 0)
+	f, err := policy.Options.Parse(pos.Filename(), dotload.Allow(pos.Filename(), text), 0)
 	if err != nil {
 		return nil
 	}
@@ -77,7 +78,7 @@ func (p *Pod) attributes(params []syntax.Expr, body syntax.Node) (errs []error) 
 				return true
 			}
 			known := config.ContextAttributes()
-			if name := strings.Replace(n.Name.Name, loadWord, "load", 1); !slices.Contains(known, name) {
+			if name := strings.Replace(n.Name.Name, dotload.Word, "load", 1); !slices.Contains(known, name) {
 				msg := fmt.Sprintf("%s has no .%s", ctx.Name, name)
 				if near := value.Suggest(name, known); near != "" {
 					msg += fmt.Sprintf(" (did you mean .%s?)", near)

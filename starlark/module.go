@@ -13,6 +13,7 @@ import (
 
 	"sekimori/starlark/args"
 	"sekimori/starlark/config"
+	"sekimori/starlark/dotload"
 	"sekimori/starlark/policy"
 	"sekimori/starlark/std"
 	"sekimori/starlark/value"
@@ -79,7 +80,7 @@ func (s *Session) exec(from *starlark.Thread, key string) (starlark.StringDict, 
 		delete(s.running, th)
 		s.mu.Unlock()
 	}()
-	return s.sources.Exec(th, shown, allowDotLoad(shown, data))
+	return s.sources.Exec(th, shown, dotload.Allow(shown, data))
 }
 
 // stdPrefix begins the names of the standard library's modules.

@@ -3,6 +3,7 @@ package starlark
 import (
 	"go.starlark.net/syntax"
 
+	"sekimori/starlark/dotload"
 	"sekimori/starlark/policy"
 )
 
@@ -106,7 +107,7 @@ func rewrite(e syntax.Expr) syntax.Expr {
 		return rewriteBinary(e)
 	case *syntax.DotExpr:
 		e.X = rewrite(e.X)
-		if e.Name.Name == loadWord {
+		if e.Name.Name == dotload.Word {
 			e.Name.Name = "load"
 		}
 		if measuredMethods[e.Name.Name] {

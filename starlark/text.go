@@ -5,6 +5,7 @@ import (
 
 	"go.starlark.net/syntax"
 
+	"sekimori/starlark/dotload"
 	"sekimori/starlark/policy"
 )
 
@@ -46,7 +47,7 @@ func (s *Session) argument(pos syntax.Position, name string) (found syntax.Posit
 	if name == "" || !known {
 		return pos, false
 	}
-	f, err := policy.Options.Parse(pos.Filename(), allowDotLoad(pos.Filename(), data), 0)
+	f, err := policy.Options.Parse(pos.Filename(), dotload.Allow(pos.Filename(), data), 0)
 	if err != nil {
 		return pos, false
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.starlark.net/syntax"
 
 	"sekimori/starlark"
 )
@@ -102,6 +103,16 @@ func explainText(err error) string {
 		text += "\n" + trace
 	}
 	return text
+}
+
+// positioned is an error of the parser alone as one of a file: it is told with
+// its position first.
+func positioned(err error) error {
+	var bad syntax.Error
+	if errors.As(err, &bad) {
+		return &starlark.Error{Pos: bad.Pos, Msg: bad.Msg}
+	}
+	return err
 }
 
 // missing reports whether err says that a file is not there.

@@ -47,3 +47,6 @@ func stringList(words []string) starlark.Value {
 	l.Freeze()
 	return l
 }
+
+// Builtins is the table itself, for the reference.
+func Builtins() []*args.Builtin { return slices.Clone(table()) }

@@ -13,6 +13,9 @@ import (
 	"sekimori/starlark/frames"
 )
 
+// Inputs documents what tests read.
+func Inputs() []*args.Builtin { return inputBuiltins(context.Background(), "", nil) }
+
 // inputBuiltins are what tests read: recordings and pods.
 func inputBuiltins(ctx context.Context, root string, loaded func(*starlark.Pod)) []*args.Builtin {
 	return []*args.Builtin{{

@@ -1,4 +1,9 @@
-package starlark
+// Package dotload lets .star files write ctx.policy.load(p).
+//
+// load is a keyword of Starlark, even behind a dot. So where the parser
+// stumbles over a .load, a word of as many letters takes its place for the
+// parser, and whoever reads the tree puts the name back: no position moves.
+package dotload
 
 import (
 	"bytes"
@@ -9,29 +14,26 @@ import (
 	"sekimori/starlark/policy"
 )
 
-// load is a keyword of Starlark, even behind a dot, and ctx.policy.load(p) is
-// what one wants to write. So where the parser stumbles over a .load, a word
-// of as many letters takes its place for the parser, and measureFile puts the
-// name back: no position moves.
-const loadWord = "loaḓ"
+// Word stands for load behind a dot.
+const Word = "loaḓ"
 
-// allowDotLoad returns the source with each attribute named load spelled as
-// loadWord. It asks the parser where they are, so that strings and comments
+// Allow returns the source with each attribute named load spelled as
+// Word. It asks the parser where they are, so that strings and comments
 // stay as they are.
-func allowDotLoad(filename string, src []byte) []byte {
+func Allow(filename string, src []byte) []byte {
 	for range min(bytes.Count(src, []byte(".load")), maxDotLoads) {
 		_, err := policy.Options.Parse(filename, src, 0)
 		var bad syntax.Error
 		if !errors.As(err, &bad) {
 			return src
 		}
-		at := offset(src, bad.Pos)
+		at := Offset(src, bad.Pos)
 		head := bytes.TrimRight(src[:max(at, 0)], " \t")
 		if at < 0 || !bytes.HasSuffix(head, []byte("load")) || !dotBefore(head[:len(head)-4]) {
 			return src // the loader's own parse reports what is wrong
 		}
 		start := len(head) - 4
-		src = append(append(append([]byte{}, src[:start]...), loadWord...), src[start+4:]...)
+		src = append(append(append([]byte{}, src[:start]...), Word...), src[start+4:]...)
 	}
 	return src
 }
@@ -43,9 +45,9 @@ func dotBefore(head []byte) bool {
 	return bytes.HasSuffix(bytes.TrimRight(head, " \t\r\n"), []byte("."))
 }
 
-// offset is the byte offset of a position, whose column counts runes from 1;
+// Offset is the byte offset of a position, whose column counts runes from 1;
 // -1 if it lies outside.
-func offset(src []byte, pos syntax.Position) int {
+func Offset(src []byte, pos syntax.Position) int {
 	at := 0
 	for line := int32(1); line < pos.Line; line++ {
 		nl := bytes.IndexByte(src[at:], '\n')
