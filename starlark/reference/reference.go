@@ -111,12 +111,30 @@ func policies() []Entry {
 	}}
 }
 
+// questions are what a predicate can ask besides the fields of the frame.
+var questions = []Entry{
+	{
+		Name: "rate", Signature: "rate(spec, burst = None)", Result: "True or False",
+		Doc: "A token bucket of the container's: True, and a token less, while there is one. It stays full where the predicate does not ask.",
+		Params: []Param{
+			{"spec", "a string", "", `how many and for how long: "100/s", "30/m", "5/h"`},
+			{"burst", "an integer of at least 1", "the number of spec", "how many may come at once"},
+		},
+	},
+	{Name: "established", Signature: "established()", Result: "True or False", Doc: "The frame answers a flow that was allowed the other way round."},
+	{Name: "answered", Signature: "answered()", Result: "True or False", Doc: "The ARP reply or neighbour advertisement answers a request that was really asked."},
+	{
+		Name: "audit", Signature: "audit(predicate)", Result: "a predicate", Doc: "In policy(): what the predicate would drop is recorded, and goes on.",
+		Params: []Param{{"predicate", "a function, True or False", "", "the predicate"}},
+	},
+}
+
 func predicates() []Entry {
 	var out []Entry
 	for _, p := range policy.Predicates() {
 		out = append(out, Entry{Name: p.Name, Signature: "def " + p.Name + "(...)", Doc: "Judges " + p.Judges + ". Fields: " + strings.Join(p.Params, ", ") + ".", Result: "True or False"})
 	}
-	return out
+	return append(out, questions...)
 }
 
 func guards() []Entry {
