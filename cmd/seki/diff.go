@@ -108,6 +108,7 @@ type containerDiff struct {
 type frameDiff struct {
 	Summary string    `json:"summary"`
 	Class   string    `json:"class"`
+	Ingress bool      `json:"ingress,omitempty"`
 	Old     sideOfOne `json:"old"`
 	New     sideOfOne `json:"new"`
 	// Frame is the frame in hex.
@@ -176,7 +177,7 @@ func compareContainers(old, now *starlark.Pod, name string, l witness.Limits) co
 	d.More, d.Search = r.More, &r.Searched
 	for _, c := range r.Changes {
 		d.Changes = append(d.Changes, frameDiff{
-			Summary: replay.Summary(c.Frame), Class: c.Class.String(),
+			Summary: replay.Summary(c.Frame), Class: c.Class.String(), Ingress: c.Ingress,
 			Old:   sideOf(old, x.Program, c.Old),
 			New:   sideOf(now, y.Program, c.New),
 			Frame: fmt.Sprintf("%x", c.Frame), data: c.Frame,
@@ -253,7 +254,11 @@ func (c *containerDiff) writeText(w io.Writer) {
 		fmt.Fprintf(w, "  %s\n", c.Note)
 	}
 	for _, f := range c.Changes {
-		fmt.Fprintf(w, "  %s -> %s  %s\n", f.Old.Verdict, f.New.Verdict, f.Summary)
+		in := ""
+		if f.Ingress {
+			in = " (ingress)"
+		}
+		fmt.Fprintf(w, "  %s -> %s  %s%s\n", f.Old.Verdict, f.New.Verdict, f.Summary, in)
 		f.Old.writeText(w, "was")
 		f.New.writeText(w, "is")
 	}

@@ -10,7 +10,9 @@ import (
 // A Change is a frame that two programs judge differently: it was built,
 // parsed, and judged by both.
 type Change struct {
-	Class    frame.Class
+	Class frame.Class
+	// Ingress says that the frame is on its way to the container.
+	Ingress  bool
 	Key      frame.Key
 	Frame    []byte
 	Old, New rule.Outcome
@@ -34,12 +36,19 @@ func Diff(before, after *rule.Program, l Limits) *Report {
 	for c := frame.ClassNone + 1; c < frame.NumClasses; c++ {
 		d.class(c)
 	}
+	if before.JudgesIngress() || after.JudgesIngress() {
+		d.ingress = true
+		for c := frame.ClassNone + 1; c < frame.NumClasses; c++ {
+			d.class(c)
+		}
+	}
 	return d.report
 }
 
 // A differ runs the search of [Diff].
 type differ struct {
 	before, after *rule.Program
+	ingress       bool // frames on their way to the container are searched
 	limits        Limits
 	report        *Report
 	seen          map[[2]uint32]bool // pairs of deciding instructions
@@ -52,10 +61,10 @@ func (d *differ) class(c frame.Class) {
 		return
 	}
 	g := newGraph(maxNodes)
-	a, err := g.add(d.before, c)
+	a, err := g.add(d.before, c, d.ingress)
 	if err == nil {
 		var b nodeID
-		if b, err = g.add(d.after, c); err == nil {
+		if b, err = g.add(d.after, c, d.ingress); err == nil {
 			d.walk(g, c, vs, a, b)
 		}
 	}
@@ -77,12 +86,20 @@ func (d *differ) walk(g *graph, c frame.Class, vs []variant, a, b nodeID) {
 	if s.cut {
 		d.cut(c, "more ways than the limit of steps")
 	} else {
-		d.report.Classes = append(d.report.Classes, c.String())
+		d.report.Classes = append(d.report.Classes, d.name(c))
 	}
 }
 
 func (d *differ) cut(c frame.Class, why string) {
-	d.report.Cut = append(d.report.Cut, c.String()+": "+why)
+	d.report.Cut = append(d.report.Cut, d.name(c)+": "+why)
+}
+
+// name is what a report calls the frames of a class.
+func (d *differ) name(c frame.Class) string {
+	if d.ingress {
+		return c.String() + ", ingress"
+	}
+	return c.String()
 }
 
 // part is where the verdicts of the two programs part.
@@ -96,7 +113,7 @@ func (d *differ) part(s *search, c frame.Class, at *domain) {
 // try builds the frame of a key and has both programs judge it. It reports
 // whether they differ.
 func (d *differ) try(c frame.Class, k *frame.Key) bool {
-	x, y := outcomes(d.before, d.after, k)
+	x, y := judge(d.before, k, d.ingress), judge(d.after, k, d.ingress)
 	if x.Verdict == y.Verdict {
 		return false
 	}
@@ -105,7 +122,7 @@ func (d *differ) try(c frame.Class, k *frame.Key) bool {
 	if data == nil || frame.Parse(data, &parsed) != frame.OK {
 		return false
 	}
-	x, y = outcomes(d.before, d.after, &parsed)
+	x, y = judge(d.before, &parsed, d.ingress), judge(d.after, &parsed, d.ingress)
 	if x.Verdict == y.Verdict {
 		return false
 	}
@@ -118,6 +135,6 @@ func (d *differ) try(c frame.Class, k *frame.Key) bool {
 		d.report.More++
 		return true
 	}
-	d.report.Changes = append(d.report.Changes, Change{c, parsed, slices.Clone(data), x, y})
+	d.report.Changes = append(d.report.Changes, Change{c, d.ingress, parsed, slices.Clone(data), x, y})
 	return true
 }

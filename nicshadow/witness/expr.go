@@ -202,6 +202,14 @@ func (r *reader) onRegisters(s state, in rule.Insn) testID {
 			return ok && table.Contains(value{Lo: uint64(n)})
 		})
 	}
-	// What its operand means is the program's own business.
+	// What a program remembers is a question of its own: equal ones get equal
+	// answers, in both programs.
+	switch in.Op {
+	case rule.OpTestRate:
+		return r.opaque(fmt.Sprintf("rate %+v", r.u.Limits[in.K]), nil, nil, false)
+	case rule.OpTestFlow, rule.OpTestAnswered, rule.OpTestLease:
+		return r.opaque(fmt.Sprintf("%s %d", in.Op, in.A), nil, nil, false)
+	}
+	// What another's operand means is the program's own business.
 	return r.opaque(fmt.Sprintf("%p %s %d %d", r.p, in.Op, in.A, in.K), nil, nil, false)
 }

@@ -8,13 +8,25 @@ import (
 	"sekimori/nicshadow/rule"
 )
 
-// A nodeID numbers a node of a graph. The first two are the verdicts.
+// A nodeID numbers a node of a graph. The first are the verdicts.
 type nodeID int32
 
 const (
 	leafDrop nodeID = iota
 	leafForward
+	leafAudit
+	leaves // how many there are
 )
+
+func leaf(v rule.Verdict) nodeID {
+	switch v {
+	case rule.Forward:
+		return leafForward
+	case rule.Audit:
+		return leafAudit
+	}
+	return leafDrop
+}
 
 // A node is a test and where it leads.
 type node struct {
@@ -49,7 +61,7 @@ type graph struct {
 }
 
 func newGraph(limit int) *graph {
-	return &graph{nodes: make([]node, 2), byNode: map[node]nodeID{}, byTest: map[string]testID{}, maxNode: limit}
+	return &graph{nodes: make([]node, leaves), byNode: map[node]nodeID{}, byTest: map[string]testID{}, maxNode: limit}
 }
 
 // node is a test with these ways on; where both are one, that.
@@ -118,10 +130,18 @@ type state struct {
 	regs [rule.NumRegs]exprID
 }
 
-// add reads the program for a class and returns where judging begins.
-func (g *graph) add(p *rule.Program, c frame.Class) (root nodeID, err error) {
+// add reads the program for a class, out of the container or into it, and
+// returns where judging begins.
+func (g *graph) add(p *rule.Program, c frame.Class, ingress bool) (root nodeID, err error) {
 	r := &reader{graph: g, p: p, u: p.Unit(), memo: map[state]nodeID{}, tables: map[uint32]Set{}, exprs: newExpressions()}
-	return r.read(state{pc: p.Entry(c)})
+	at := p.Entry(c)
+	if ingress {
+		if r.u.Ingress == nil {
+			return leafForward, nil // what such a program is not asked about, it lets in
+		}
+		at = r.u.Ingress[c]
+	}
+	return r.read(state{pc: at})
 }
 
 // read is the node of a state. Jumps go forward only, so it ends; the depth is
@@ -142,10 +162,7 @@ func (r *reader) decode(s state) (nodeID, error) {
 	in := r.u.Insns[s.pc]
 	switch {
 	case in.Op == rule.OpRet:
-		if rule.Verdict(in.A) == rule.Forward {
-			return leafForward, nil
-		}
-		return leafDrop, nil
+		return leaf(rule.Verdict(in.A)), nil
 	case in.Op == rule.OpJmp:
 		s.pc += 1 + uint32(in.Off)
 		return r.read(s)

@@ -12,10 +12,11 @@ func Forwarded(p *rule.Program, c frame.Class, f frame.Field, with map[frame.Fie
 	l = l.orDefaults()
 	vs := variants(c)
 	g := newGraph(maxNodes)
-	root, err := g.add(p, c)
+	root, err := g.add(p, c, false)
 	if err != nil || vs == nil || !c.Has(f) {
 		return Set{}, false
 	}
+	root = g.passes(root, map[nodeID]nodeID{})
 	s := &search{graph: g, limit: l.Steps}
 	partial := false
 	s.found = func(at *domain) bool {
@@ -28,7 +29,7 @@ func Forwarded(p *rule.Program, c frame.Class, f frame.Field, with map[frame.Fie
 		}
 		// What arithmetic lets through is known of single frames only.
 		s.keys(c, at, func(k *frame.Key) bool {
-			if p.Run(k).Verdict == rule.Drop {
+			if !judge(p, k, false).Verdict.Passes() {
 				return false
 			}
 			hi, lo := k.Wide(f)
@@ -49,6 +50,23 @@ func Forwarded(p *rule.Program, c frame.Class, f frame.Field, with map[frame.Fie
 		s.walk(root, leafDrop, d)
 	}
 	return values, !s.cut && !partial
+}
+
+// passes is the graph in which an audited frame is a forwarded one.
+func (g *graph) passes(n nodeID, done map[nodeID]nodeID) nodeID {
+	switch {
+	case n == leafAudit:
+		return leafForward
+	case n < leaves:
+		return n
+	}
+	out, ok := done[n]
+	if !ok {
+		at := g.nodes[n]
+		out = g.node(at.test, g.passes(at.yes, done), g.passes(at.no, done))
+		done[n] = out
+	}
+	return out
 }
 
 // feasible reports whether every field of the class has a value left.

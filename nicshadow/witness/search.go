@@ -37,8 +37,8 @@ func (s *search) walk(a, b nodeID, d *domain) {
 		return
 	}
 	at := a
-	if a <= leafForward {
-		if b <= leafForward {
+	if a < leaves {
+		if b < leaves {
 			s.ended = !s.found(d)
 			return
 		}
@@ -54,7 +54,7 @@ func (s *search) walk(a, b nodeID, d *domain) {
 
 // follow goes on as far as d says how tests come out.
 func (s *search) follow(n nodeID, d *domain) nodeID {
-	for n > leafForward {
+	for n >= leaves {
 		at := &s.nodes[n]
 		holds, known := s.outcome(at.test, d)
 		if !known {
@@ -150,5 +150,8 @@ type Searched struct {
 // Whole reports whether nothing was left out: then there is no other change.
 func (s *Searched) Whole() bool { return len(s.Cut) == 0 && s.Unresolved == 0 }
 
-// outcomes has both programs judge a key.
-func outcomes(a, b *rule.Program, k *frame.Key) (x, y rule.Outcome) { return a.Run(k), b.Run(k) }
+// judge has a program judge a key, on its way out or in, as the first frame
+// that it sees.
+func judge(p *rule.Program, k *frame.Key, ingress bool) rule.Outcome {
+	return p.RunAt(k, &rule.Moment{State: p.NewState(nil), Now: 1, Ingress: ingress})
+}
