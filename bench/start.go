@@ -40,7 +40,14 @@ func start(w io.Writer, rounds int) ([]bar, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	starters, err := newStarters(dir)
+	// Where it would be by default, and where crun's is: below /run, which is a
+	// tmpfs on most machines.
+	state, err := os.MkdirTemp("/run", "seki-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(state)
+	starters, err := newStarters(dir, state)
 	if err != nil {
 		return nil, err
 	}
@@ -130,8 +137,8 @@ func (s *starter) once() (took, cpu time.Duration, err error) {
 }
 
 // newStarters prepares a root file system, our file and crun's bundle below
-// dir. Ours comes first, crun last.
-func newStarters(dir string) ([]*starter, error) {
+// dir; our state directory is state. Ours comes first, crun last.
+func newStarters(dir, state string) ([]*starter, error) {
 	root := filepath.Join(dir, "rootfs")
 	for _, d := range []string{"bin", "proc", "sys", "dev", "tmp", "etc"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
@@ -171,7 +178,7 @@ func newStarters(dir string) ([]*starter, error) {
 	n := 0
 	return []*starter{
 		{name: "seki run: NIC, policy, cgroup, seccomp", where: func(f func() error) error { return f() }, args: func() []string {
-			return []string{seki, "--root", filepath.Join(dir, "state"), "run", file}
+			return []string{seki, "--root", state, "run", file}
 		}},
 		{name: "crun run: no NIC", where: crunNamespace, args: func() []string {
 			n++
