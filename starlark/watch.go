@@ -23,7 +23,7 @@ func (s *Session) watch(ctx context.Context) (stop func()) {
 	unhook := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx).Error()) })
 	m := &memoryWatch{limit: s.opts.MaxMemory, over: cancel}
 	m.mu.Lock()
-	m.timer = time.AfterFunc(watchEvery, m.look)
+	m.timer = time.AfterFunc(2*watchEvery, m.look)
 	m.mu.Unlock()
 	return func() {
 		unhook()
@@ -31,8 +31,8 @@ func (s *Session) watch(ctx context.Context) (stop func()) {
 	}
 }
 
-// watchEvery is how long the heap may grow unseen. Most files are evaluated
-// before the first look.
+// watchEvery is how long the heap may grow unseen. The first look is later, when
+// most files have been evaluated: it touches 28 pages of the runtime's.
 const watchEvery = 5 * time.Millisecond
 
 // A memoryWatch looks at the heap at intervals. It has a timer, not a goroutine,
