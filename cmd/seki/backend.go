@@ -59,6 +59,9 @@ func (b backend) Stats(sender uint32) (hypercall.Stats, error) {
 		out.Reasons = append(out.Reasons, hypercall.ReasonCount{Reason: r.Reason, WouldDrop: r.WouldDrop, Frames: r.Frames})
 	}
 	for _, l := range st.Lines {
+		if l.Envelope {
+			l.Kind = hypercall.EnvelopeLine + l.Kind
+		}
 		out.Lines = append(out.Lines, hypercall.LineCount{
 			File: l.File, Line: uint32(l.Line), Col: uint32(l.Col), Kind: l.Kind, Name: l.Why, WouldDrop: l.WouldDrop, Frames: l.Frames,
 		})

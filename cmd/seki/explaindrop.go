@@ -57,6 +57,9 @@ func (x *explainer) drops(path string) error {
 
 // drop explains one frame that dropped.
 func (x *explainer) drop(r *nicshadow.Record) error {
+	if r.Reason == nicshadow.Envelope.String() { // no program of the file's
+		return x.show(&replay.Explanation{Time: r.Time, Interface: r.Container, Summary: r.Summary, Class: "none", Verdict: r.Verdict, Reason: why(*r)})
+	}
 	if r.Class == "" || r.Program == "" { // no program decided
 		return x.show(&replay.Explanation{Time: r.Time, Interface: r.Container, Summary: r.Summary, Class: "none", Verdict: r.Verdict, Reason: r.Reason})
 	}

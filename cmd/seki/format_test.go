@@ -1,12 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"sekimori/lifecycle"
 	"sekimori/nicshadow"
+	"sekimori/vmm/hypercall"
 )
 
 // In package main: these are the texts that verbs print, below any exported
@@ -57,11 +59,39 @@ func TestDropLine(t *testing.T) {
 			nicshadow.Record{Container: "m", Verdict: "would drop", Reason: "policy", Kind: "predicate", Why: "allow_arp", File: "w.star", Line: 3, Col: 5, Summary: "arp reply", Suppressed: 7},
 			"seki: m: would drop arp reply: allow_arp at w.star:3:5 (7 more not shown)",
 		},
+		{
+			nicshadow.Record{Container: "m", Verdict: "drop", Reason: "envelope", Kind: "guard", Why: "mac", File: "w.star", Line: 3, Col: 5, Summary: "arp reply"},
+			"seki: m: dropped arp reply: envelope: guard mac at w.star:3:5",
+		},
+		{
+			nicshadow.Record{Container: "card", Verdict: "drop", Reason: "unattributed", Cause: "an xdp frame has no socket", Summary: "arp reply"},
+			"seki: card: dropped arp reply: unattributed: an xdp frame has no socket",
+		},
 	}
 	for _, tt := range tests {
 		if got := dropLine(tt.in); got != tt.want {
 			t.Errorf("dropLine(%+v) = %q; want %q", tt.in, got, tt.want)
 		}
+	}
+}
+
+// TestNetStats: a drop is listed once, by its line where there is one, and the
+// envelope's lines are told from the policy's.
+func TestNetStats(t *testing.T) {
+	got := newNetStats(hypercall.Stats{
+		Reasons: []hypercall.ReasonCount{{Reason: "policy", Frames: 3}, {Reason: "envelope", Frames: 2}, {Reason: "no program", Frames: 1}},
+		Lines: []hypercall.LineCount{
+			{File: "w.star", Line: 3, Col: 5, Kind: "predicate", Name: "allow_arp", Frames: 3},
+			{File: "w.star", Line: 1, Col: 1, Kind: hypercall.EnvelopeLine + "guard", Name: "mac", Frames: 2},
+		},
+	})
+	var lines []string
+	for _, d := range got.Drops {
+		lines = append(lines, fmt.Sprint(d.Count, " ", d.what(), " ", d.where()))
+	}
+	want := []string{"3 allow_arp w.star:3:5", "2 envelope: guard mac w.star:1:1", "1 no program "}
+	if fmt.Sprint(lines) != fmt.Sprint(want) {
+		t.Errorf("drops %q; want %q", lines, want)
 	}
 }
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/hex"
+	"strings"
 
+	"sekimori/nicshadow"
 	"sekimori/vmm/hypercall"
 )
 
@@ -46,12 +48,18 @@ func newNetStats(st hypercall.Stats) netStats {
 	if st.Program != [hypercall.HashSize]byte{} {
 		out.Program = hex.EncodeToString(st.Program[:])
 	}
+	told := map[string]bool{}
 	for _, l := range st.Lines {
-		out.Drops = append(out.Drops, drop{Reason: "policy", Kind: l.Kind, Why: l.Name, File: l.File, Line: l.Line, Col: l.Col, Count: l.Frames, Would: l.WouldDrop})
+		kind, reason := l.Kind, "policy"
+		if k, ok := strings.CutPrefix(kind, hypercall.EnvelopeLine); ok {
+			kind, reason = k, nicshadow.Envelope.String()
+		}
+		told[reason] = true
+		out.Drops = append(out.Drops, drop{Reason: reason, Kind: kind, Why: l.Name, File: l.File, Line: l.Line, Col: l.Col, Count: l.Frames, Would: l.WouldDrop})
 	}
 	for _, r := range st.Reasons {
-		// The lines say the same of what the policy dropped, and where.
-		if r.Reason == "policy" && len(st.Lines) > 0 {
+		// The lines say the same of what a program dropped, and where.
+		if told[r.Reason] {
 			continue
 		}
 		out.Drops = append(out.Drops, drop{Reason: r.Reason, Count: r.Frames, Would: r.WouldDrop})

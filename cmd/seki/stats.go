@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sekimori/lifecycle"
+	"sekimori/nicshadow"
 )
 
 // statsReport is what `stats --json` prints.
@@ -112,7 +113,15 @@ func (d drop) what() string {
 	if d.Kind == "" {
 		return d.Reason
 	}
-	return because(d.Kind, d.Why)
+	return ruledBy(d.Reason) + because(d.Kind, d.Why)
+}
+
+// ruledBy says whose line decided, if not the policy's.
+func ruledBy(reason string) string {
+	if reason == nicshadow.Envelope.String() {
+		return "envelope: "
+	}
+	return ""
 }
 
 // where is the line that decided, if one did.

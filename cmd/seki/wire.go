@@ -200,8 +200,11 @@ func dropLine(r nicshadow.Record) string {
 
 // why says in words why a frame dropped, and where it was decided.
 func why(r nicshadow.Record) string {
-	if r.Kind == "" {
+	switch {
+	case r.Cause != "":
+		return r.Reason + ": " + r.Cause
+	case r.Kind == "":
 		return r.Reason
 	}
-	return because(r.Kind, r.Why) + " at " + r.Position()
+	return ruledBy(r.Reason) + because(r.Kind, r.Why) + " at " + r.Position()
 }

@@ -42,12 +42,17 @@ type ReasonCount struct {
 	Frames    uint64 `json:"frames"`
 }
 
+// EnvelopeLine begins the kind of a line that is the envelope's, not the
+// policy's.
+const EnvelopeLine = "envelope "
+
 // A LineCount counts the frames that one source line dropped.
 type LineCount struct {
 	File string `json:"file,omitempty"`
 	Line uint32 `json:"line,omitempty"`
 	Col  uint32 `json:"col,omitempty"`
-	// Kind is "predicate", "guard", "unspoken" or "fragment"; Name which.
+	// Kind is "predicate", "guard", "unspoken" or "fragment", behind EnvelopeLine
+	// where it is a line of the envelope; Name which.
 	Kind      string `json:"kind"`
 	Name      string `json:"why"`
 	WouldDrop bool   `json:"would_drop,omitempty"`
