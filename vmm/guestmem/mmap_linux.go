@@ -70,8 +70,15 @@ func (f File) mmap() ([]byte, error) {
 	if err := unix.Fstat(f.FD, &st); err != nil {
 		return nil, fmt.Errorf("stat: %w", err)
 	}
+	// Huge pages have seals, too, but are mapped and unmapped by other rules.
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(f.FD, &fs); err != nil {
+		return nil, fmt.Errorf("statfs: %w", err)
+	}
 	page := uint64(os.Getpagesize())
 	switch size := uint64(st.Size); {
+	case fs.Type != unix.TMPFS_MAGIC:
+		return nil, fmt.Errorf("not of a tmpfs, but of a file system of type %#x", fs.Type)
 	case f.Size == 0 || f.Size > maxSize:
 		return nil, fmt.Errorf("size %d is out of range", f.Size)
 	case f.Size%page != 0 || f.Offset%page != 0 || uint64(f.Base)%page != 0:

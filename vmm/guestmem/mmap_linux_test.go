@@ -108,6 +108,12 @@ func TestMapRefused(t *testing.T) {
 		{"too much", guestmem.File{Size: 1 << 62, FD: shared}, "out of range"},
 		{"wraps", guestmem.File{Base: ^guestmem.GPA(page - 1), Size: 2 * page, FD: shared}, "wraps"},
 	}
+	if huge, err := unix.MemfdCreate("huge", unix.MFD_CLOEXEC|unix.MFD_HUGETLB); err == nil {
+		defer unix.Close(huge)
+		tests = append(tests, tests[0])
+		last := &tests[len(tests)-1]
+		last.name, last.file.FD, last.want = "huge pages", huge, "not of a tmpfs"
+	}
 	if !onTmpfs(t, file) {
 		tests = append(tests, tests[0])
 		last := &tests[len(tests)-1]

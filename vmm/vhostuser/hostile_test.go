@@ -116,7 +116,10 @@ func TestHostile(t *testing.T) {
 		{"its own socket", with(setMemTable, ramTable, func(p *peer) int { return p.sock }), "not shared memory"},
 		{"a region of nothing", with(setMemTable, table(region(0, 0, 0, 0)), ram), "region 0 of 0 bytes"},
 		{"a region of 2^64-1", with(setMemTable, table(region(0, 1<<64-1, 0, 0)), ram), "more than the"},
-		{"more than the machine has", with(setMemTable, table(region(0, 64<<30+4096, 0, 0)), ram), "more than the 68719476736 that are left"},
+		{"more than the machine has", with(setMemTable, table(region(0, 64<<20+4096, 0, 0)), ram), "region 0 of 67112960 bytes: more than the 67108864 that are left"},
+		{"more than the machine has, in two", func(p *peer) {
+			_ = p.send(setMemTable, flagVersion, table(region(0, 40<<20, 0, 0), region(1<<30, 40<<20, 1<<30, 0)), p.ram, p.ram)
+		}, "region 1 of 41943040 bytes: more than the 25165824 that are left"},
 		{"longer than its file", with(setMemTable, table(region(ramBase, ramSize+4096, ramBase, ramBase)), ram), "ends before"},
 		{"offset behind its file", with(setMemTable, table(region(ramBase, 4096, ramBase, 1<<40)), ram), "ends before"},
 		{"offset wraps", with(setMemTable, table(region(ramBase, 8192, ramBase, ^uint64(4095))), ram), "ends before"},
@@ -236,7 +239,7 @@ func TestBrokenRing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := dial(t, vhostuser.Config{Device: n, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	p := dial(t, vhostuser.Config{Device: n, MaxMemory: 64 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	p.start()
 	for i := range 30 {
 		p.rings[1].Publish(999)

@@ -340,7 +340,7 @@ func card(t testing.TB) (*virtio.Net, *backend, *peer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return n, b, dial(t, vhostuser.Config{Device: n})
+	return n, b, dial(t, vhostuser.Config{Device: n, MaxMemory: 64 << 20})
 }
 
 // Where the tests put their buffers.

@@ -19,8 +19,8 @@ import (
 type Config struct {
 	// Device is what is served. It is of this connection alone.
 	Device virtio.Device
-	// MaxMemory bounds the RAM that the guest may share, in bytes; 0 means
-	// 64 GiB.
+	// MaxMemory bounds the RAM that the guest may share, in bytes. Where its file
+	// has a hole, the device's own reads and writes make pages.
 	MaxMemory uint64
 	// Memory, if not nil, is told of the guest's memory whenever it changes,
 	// before any queue uses it, and of nil when it is gone: it stays readable
@@ -62,7 +62,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.MaxMemory == 0 {
-		cfg.MaxMemory = 64 << 30
+		return errors.Join(errors.New("vhost-user: no bound for the guest's memory"), conn.Close())
 	}
 	fd, err := blocking(conn)
 	if err != nil {

@@ -186,6 +186,14 @@ func TestRefusesAsynchronous(t *testing.T) {
 	}
 }
 
+func TestNoBound(t *testing.T) {
+	n, _, _ := card(t)
+	p := dial(t, vhostuser.Config{Device: n})
+	if err := p.end(); err == nil || err.Error() != "vhost-user: no bound for the guest's memory" {
+		t.Errorf("Serve without MaxMemory = %v", err)
+	}
+}
+
 // Serve ends when its context does, wherever the peer has it wait.
 func TestCancel(t *testing.T) {
 	tests := map[string]func(p *peer){
@@ -338,7 +346,7 @@ func TestMemoryHook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := dial(t, vhostuser.Config{Device: n, Memory: func(m *guestmem.Memory) { told = append(told, m) }})
+	p := dial(t, vhostuser.Config{Device: n, MaxMemory: 64 << 20, Memory: func(m *guestmem.Memory) { told = append(told, m) }})
 	p.negotiate()
 	p.must(setMemTable, ramTable, p.ram)
 	p.cancel()
@@ -357,7 +365,7 @@ func TestKickNoAllocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := dial(t, vhostuser.Config{Device: n})
+	p := dial(t, vhostuser.Config{Device: n, MaxMemory: 64 << 20})
 	p.start()
 	p.rings[1].SetAvailFlags(virtqtest.NoInterrupt)
 	kick := slices.Concat(u32s(vringKick, flagVersion|flagNeedReply, 8, 1, 0))
@@ -390,7 +398,7 @@ func BenchmarkKick(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	p := dial(b, vhostuser.Config{Device: n})
+	p := dial(b, vhostuser.Config{Device: n, MaxMemory: 64 << 20})
 	p.start()
 	p.rings[1].SetAvailFlags(virtqtest.NoInterrupt)
 	kick := slices.Concat(u32s(vringKick, flagVersion|flagNeedReply, 8, 1, 0))

@@ -66,7 +66,6 @@ type model struct {
 	mem    *guestmem.Memory
 	around []byte // RAM, with a page on each side of it
 	ram    []byte
-	next   uint16 // chains that were taken
 	used   uint16 // chains that were given back
 	flags  uint16
 	broken error
