@@ -28,6 +28,13 @@ func ipVariants() []variant {
 	hidden := send(mallory.mac, port(mallory.ip4, 1067), port(alice.ip4, 68))
 	hidden.payload = udp(port(mallory.ip4, 1067), port(alice.ip4, 68), dhcpOffer())
 	offer6 := send(mallory.mac, port(mallory.local6, 547), port(alice.local6, 546))
+	offer6.payload = udp(port(mallory.local6, 547), port(alice.local6, 546), dhcp6Reply())
+	starve := send(mallory.mac, port(mallory.ip4, 68), port(alice.ip4, 67))
+	starve.payload = udp(port(mallory.ip4, 68), port(alice.ip4, 67), dhcpDiscover(bob.mac))
+	overload := offer
+	overload.payload = udp(port(offer.src, 67), port(offer.dst, 68), cat(dhcpOffer()[:243], []byte{52, 1, 1, 255}))
+	part := offer
+	part.payload, part.more = offer.payload[:248], 1
 
 	return []variant{
 		hostile("ipv4_source", "a datagram from bob's address", "guard ip", arrives, forged.bytes()),
@@ -46,8 +53,11 @@ func ipVariants() []variant {
 		hostile("ipv6_source_local", "a datagram from bob's link-local address", "guard ip", arrives, as(bob.local6, alice.local6).bytes()),
 		hostile("dhcp_offer", "a DHCP server's answer: mallory as router and resolver", "guard dhcp", arrives, offer.bytes()),
 		hostile("dhcp_offer_unicast", "the same to alice alone", "guard dhcp", arrives, toAlice.bytes()),
-		hostile("dhcp_offer_vlan0", "the same behind a priority tag", "guard vlan", arrives, tagged(offer.bytes(), tag{tagQ, 0})),
+		hostile("dhcp_offer_vlan0", "the same behind a priority tag", "guard dhcp", arrives, tagged(offer.bytes(), tag{tagQ, 0})),
 		hostile("dhcp_offer_port", "the same from another port, at which no client looks", "guard dhcp", arrives, hidden.bytes()),
+		hostile("dhcp_other_client", "a question for a lease in bob's name: one client takes all addresses", "guard dhcp", arrives, starve.bytes()),
+		hostile("dhcp_overload", "an answer whose options go on in its file name", "malformed dhcp", arrives, overload.bytes()),
+		hostile("dhcp_fragment", "the first fragment of an answer", "malformed dhcp", harmless, part.bytes()),
 		hostile("icmp_too_long", "what alice sends to bob is too long: Linux changes her route to him", "guard ip", arrives, tooLong4()),
 		hostile("icmp6_too_big", "the same in IPv6", "guard ip", arrives, tooBig6()),
 		hostile("dhcp6_reply", "a DHCPv6 server's answer", "guard dhcp", arrives, offer6.bytes()),
@@ -69,6 +79,17 @@ func tooBig6() []byte {
 	lost := datagram{src: alice.ip6, dst: bob.ip6, protocol: 58, payload: icmp6(alice.ip6, bob.ip6, 129, 0, make([]byte, 12))}.bytes()[14:]
 	return datagram{dstMAC: alice.mac, srcMAC: mallory.mac, src: mallory.ip6, dst: alice.ip6, protocol: 58,
 		payload: icmp6(mallory.ip6, alice.ip6, 2, 0, cat(be16(0), be16(1280), lost))}.bytes()
+}
+
+// dhcpDiscover is a DHCPDISCOVER of a client.
+func dhcpDiscover(client [6]byte) []byte {
+	return cat([]byte{1, 1, 6, 0}, []byte("XID?"), make([]byte, 20), client[:], make([]byte, 10+64+128), []byte{99, 130, 83, 99, 53, 1, 1, 255})
+}
+
+// dhcp6Reply gives alice an address (RFC 8415, 7.3, 21.4 and 21.6).
+func dhcp6Reply() []byte {
+	address := cat(be16(5), be16(24), alice.ip6.AsSlice(), make([]byte, 8))
+	return cat([]byte{7, 1, 2, 3}, be16(3), be16(uint16(12+len(address))), make([]byte, 12), address)
 }
 
 // dhcpOffer is a DHCPOFFER for alice that names mallory as router and

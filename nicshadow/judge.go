@@ -25,7 +25,7 @@ type Judgement struct {
 	// Unattributed: the words of the [Origin].
 	Cause string
 
-	moment rule.Moment
+	moment, outer rule.Moment // of the program, and of an envelope
 }
 
 // no allocation, no lock, no log below this line
@@ -67,7 +67,7 @@ func (t *Table) judge(s Sender, within *tally, b []byte, j *Judgement) bool {
 		j.Outcome = f.program.Run(&j.Key)
 	}
 	forward := j.Outcome.Verdict.Passes()
-	if within != nil && (forward || j.Audit) && !within.pass(j) {
+	if within != nil && (forward || j.Audit) && !within.pass(j, t) {
 		return sl.decide(j, false)
 	}
 	if pc := uint64(j.Outcome.PC); pc < uint64(len(f.hits)) {
@@ -75,6 +75,9 @@ func (t *Table) judge(s Sender, within *tally, b []byte, j *Judgement) bool {
 	}
 	if forward || j.Audit {
 		j.moment.Passed(&j.Key)
+		if within != nil {
+			j.outer.Passed(&j.Key)
+		}
 	}
 	if j.Outcome.Verdict == rule.Forward {
 		j.Reason = Allowed
@@ -90,7 +93,8 @@ func (t *Table) judge(s Sender, within *tally, b []byte, j *Judgement) bool {
 func (to *station) arrives(sl *slot, b []byte, k *frame.Key, j *Judgement) bool {
 	f := sl.force.Load()
 	j.Reason = Allowed
-	if f.program == nil || !f.program.Remembers() && !f.program.JudgesIngress() {
+	remembers := to.envelope != nil && to.envelope.state != nil
+	if f.program == nil || !remembers && !f.program.Remembers() && !f.program.JudgesIngress() {
 		return true
 	}
 	j.Sender, j.Program, j.Audit = to.sender, f.program, f.mode == Audit
@@ -108,6 +112,10 @@ func (to *station) arrives(sl *slot, b []byte, k *frame.Key, j *Judgement) bool 
 	passes := j.Outcome.Verdict.Passes() || j.Audit
 	if passes {
 		j.moment.Passed(k)
+	}
+	if passes && remembers {
+		j.outer = rule.Moment{State: to.envelope.state, Now: j.moment.Now, Ingress: true}
+		j.outer.Passed(k)
 	}
 	if !f.program.JudgesIngress() || j.Outcome.Verdict == rule.Forward {
 		return true
@@ -133,8 +141,12 @@ func (sl *slot) admit(f *force, j *Judgement, passes bool) bool {
 }
 
 // pass runs the envelope. Where it drops, the judgement is the envelope's.
-func (e *tally) pass(j *Judgement) bool {
-	out := e.program.Run(&j.Key)
+func (e *tally) pass(j *Judgement, t *Table) bool {
+	j.outer.State, j.outer.Now = e.state, 0
+	if e.state != nil {
+		j.outer.Now = t.now()
+	}
+	out := e.program.RunAt(&j.Key, &j.outer)
 	if out.Verdict.Passes() {
 		return true
 	}

@@ -193,3 +193,35 @@ func TestMemoryAllocatesNothing(t *testing.T) {
 		t.Errorf("judged %+v", j)
 	}
 }
+
+// TestEnvelopeRemembers: an envelope has a memory of its own, of both ways.
+func TestEnvelopeRemembers(t *testing.T) {
+	b := newBench(t, nicshadow.Config{}, 1)
+	for i, tt := range []struct {
+		name, envelope string
+		want           uint64
+	}{
+		{"rate", limited, 3},
+		{"flow", answers, 4},
+	} {
+		n := 7 + i
+		b.cards[n] = newFake()
+		put(t, b.table, nicshadow.Sender(n), program(t, rule.Forward, 1))
+		p, err := b.sw.AddPushPort(nicshadow.PushConfig{Name: tt.name, Sender: nicshadow.Sender(n), MAC: macOf(n), Device: b.cards[n], Envelope: assembled(t, oneLimit, tt.envelope, "")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.send(t, 1, udp(n, 1, 1))
+		for range 4 {
+			f := udp(1, n, 1)
+			copy(f[34:], []byte{0x20, 0, 0x10, 0})
+			p.Send(f)
+		}
+		stranger := udp(1, n, 1)
+		p.Send(stranger)
+		st := b.stats(t, n)
+		if st.Forwarded != tt.want || reason(st, "envelope") != 5-tt.want {
+			t.Errorf("%s: %d forwarded, %d dropped by the envelope; want %d, %d", tt.name, st.Forwarded, reason(st, "envelope"), tt.want, 5-tt.want)
+		}
+	}
+}

@@ -16,12 +16,13 @@ type tally struct {
 	program  *rule.Program
 	mode     Mode
 	envelope bool
+	state    *rule.State // of an envelope: what it remembers; nil for nothing
 	hits     []atomic.Uint64
 }
 
 // newEnvelope returns the tally of an envelope.
 func newEnvelope(p *rule.Program) *tally {
-	return &tally{program: p, envelope: true, hits: make([]atomic.Uint64, p.Len())}
+	return &tally{program: p, envelope: true, state: p.NewState(nil), hits: make([]atomic.Uint64, p.Len())}
 }
 
 // Limits of what a sender's tallies keep. Older ones are folded into counts by
