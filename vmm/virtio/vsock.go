@@ -56,14 +56,15 @@ func (a VsockAddr) String() string {
 	return strconv.FormatUint(uint64(a.CID), 10) + ":" + strconv.FormatUint(uint64(a.Port), 10)
 }
 
-// A VsockStats counts what a guest did that an honest one does not.
+// A VsockStats counts what a guest did that an honest one does not, or hardly.
 type VsockStats struct {
 	// BadChains are chains that are too short, not readable, or not in RAM.
 	BadChains uint64
 	// Foreign are packets from or to somebody else, or of an unknown type.
 	Foreign uint64
 	// Refused are packets of no connection, and requests that nobody listens
-	// for or that there is no room for.
+	// for or that there is no room for. An honest guest has a few of them: what
+	// crosses the end of a connection on its way.
 	Refused uint64
 	// Violations are packets that broke a connection: against its state, or
 	// beyond its credit.

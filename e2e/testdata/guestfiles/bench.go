@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func rate(n int64, took time.Duration) string {
+	return fmt.Sprintf("%.0f MB/s", float64(n)/1e6/took.Seconds())
+}
+
+func readAll(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	begin, b, total := time.Now(), make([]byte, 1<<20), int64(0)
+	for {
+		n, err := f.Read(b)
+		total += int64(n)
+		if err == io.EOF {
+			break
+		} else if err != nil {
+			return "", err
+		}
+	}
+	if total != 64<<20 {
+		return "", fmt.Errorf("%d bytes", total)
+	}
+	return rate(total, time.Since(begin)), nil
+}
+
+func writeAll() (string, error) {
+	f, err := os.Create("/rw/written")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	begin, b := time.Now(), make([]byte, 1<<20)
+	for range 32 {
+		if _, err := f.Write(b); err != nil {
+			return "", err
+		}
+	}
+	return rate(32<<20, time.Since(begin)), nil
+}
+
+func listAll() (string, error) {
+	begin := time.Now()
+	all, err := os.ReadDir("/ro/small")
+	if err != nil {
+		return "", err
+	}
+	for _, e := range all {
+		if _, err := e.Info(); err != nil {
+			return "", err
+		}
+	}
+	took := time.Since(begin)
+	return fmt.Sprintf("%v, %v a file", took, took/time.Duration(len(all))), nil
+}
+
+func readMany() (string, error) {
+	all, err := filepath.Glob("/big/small/*")
+	if err != nil || len(all) != 300 {
+		return "", fmt.Errorf("%d files, %v", len(all), err)
+	}
+	begin := time.Now()
+	for _, path := range all {
+		if _, err := os.ReadFile(path); err != nil {
+			return "", err
+		}
+	}
+	took := time.Since(begin)
+	return fmt.Sprintf("%v, %v a file", took, took/time.Duration(len(all))), nil
+}
+
+func sink() (string, error) {
+	f, err := dial(portSink)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	begin, b := time.Now(), make([]byte, 256<<10)
+	for range 256 {
+		if _, err := f.Write(b); err != nil {
+			return "", err
+		}
+	}
+	if err := unix.Shutdown(int(f.Fd()), unix.SHUT_WR); err != nil {
+		return "", err
+	}
+	if _, err := io.ReadFull(f, b[:1]); err != nil {
+		return "", err
+	}
+	return rate(64<<20, time.Since(begin)), nil
+}
+
+func source() (string, error) {
+	f, err := dial(portSource)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	begin, b, total := time.Now(), make([]byte, 256<<10), int64(0)
+	for {
+		n, err := f.Read(b)
+		total += int64(n)
+		if err == io.EOF {
+			break
+		} else if err != nil {
+			return "", err
+		}
+	}
+	if total != 64<<20 {
+		return "", fmt.Errorf("%d bytes", total)
+	}
+	return rate(total, time.Since(begin)), nil
+}
+
+func echo() (string, error) {
+	f, err := dial(portEcho)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, times := make([]byte, 64), []time.Duration(nil)
+	for range 1000 {
+		begin := time.Now()
+		if _, err := f.Write(b); err != nil {
+			return "", err
+		}
+		if _, err := io.ReadFull(f, b); err != nil {
+			return "", err
+		}
+		times = append(times, time.Since(begin))
+	}
+	slices.Sort(times)
+	return fmt.Sprintf("median %v, min %v", times[500], times[0]), nil
+}
