@@ -113,10 +113,11 @@ func (w *wire) read(b []byte, plain bool) error {
 		if err == unix.EINTR {
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("receive: %w", err)
-		}
 		switch {
+		case err == unix.ECONNRESET:
+			return io.EOF // it left answers unread
+		case err != nil:
+			return fmt.Errorf("receive: %w", err)
 		case n == 0 && done == 0:
 			return io.EOF
 		case n == 0:
@@ -188,7 +189,7 @@ func discard(fd int) {
 }
 
 // reply answers the last message with the payload of n bytes that the caller
-// has put behind the header's place in out.
+// has put behind the header's place in out. io.EOF is a peer that hung up.
 func (w *wire) reply(n int) error {
 	binary.LittleEndian.PutUint32(w.out[0:], w.msg.request)
 	binary.LittleEndian.PutUint32(w.out[4:], version|flagReply)
@@ -198,7 +199,10 @@ func (w *wire) reply(n int) error {
 		if err == unix.EINTR {
 			continue
 		}
-		if err != nil {
+		switch {
+		case err == unix.EPIPE || err == unix.ECONNRESET:
+			return io.EOF
+		case err != nil:
 			return fmt.Errorf("send: %w", err)
 		}
 		b = b[done:]

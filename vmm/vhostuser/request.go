@@ -3,6 +3,7 @@ package vhostuser
 import (
 	"errors"
 	"fmt"
+	"io"
 )
 
 // Requests of the front end, with the names of the vhost-user specification.
@@ -77,7 +78,8 @@ func (e *ProtocolError) Error() string {
 func (e *ProtocolError) Unwrap() error { return e.Err }
 
 // serve does what m asks for, and answers. An error ends the connection; the
-// peer that asked for an answer has got one then, too.
+// peer that asked for an answer has got one then, too. io.EOF is a peer that
+// hung up before it was answered.
 func (s *session) serve(m *message) error {
 	if uint64(m.request) >= uint64(len(requests)) || requests[m.request].do == nil {
 		return s.refuse(m, fmt.Sprint(m.request), errors.New("no such request, or not negotiated"))
@@ -90,20 +92,31 @@ func (s *session) serve(m *message) error {
 		return s.refuse(m, r.name, fmt.Errorf("%d descriptors, want at most %d", len(m.fds), r.fds))
 	}
 	s.answered, s.status = false, 0
-	if err := r.do(s, m); err != nil {
+	err := r.do(s, m)
+	switch {
+	case s.answered && err != nil: // the answer itself went wrong
+		return ended(r.name, err)
+	case err != nil:
 		return s.refuse(m, r.name, err)
-	}
-	if m.needReply && !s.answered {
-		if err := s.wire.replyU64(s.status); err != nil {
-			return &ProtocolError{Request: r.name, Err: err}
-		}
+	case m.needReply && !s.answered:
+		return ended(r.name, s.wire.replyU64(s.status))
 	}
 	return nil
 }
 
+// refuse says no to whoever waits for an answer. Whether he hears it is his
+// affair.
 func (s *session) refuse(m *message, name string, err error) error {
 	if m.needReply {
-		err = errors.Join(err, s.wire.replyU64(1))
+		_ = s.wire.replyU64(1)
+	}
+	return &ProtocolError{Request: name, Err: err}
+}
+
+// ended is the error of an answer, if there is one.
+func ended(name string, err error) error {
+	if err == nil || err == io.EOF {
+		return err
 	}
 	return &ProtocolError{Request: name, Err: err}
 }

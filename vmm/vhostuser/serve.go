@@ -31,7 +31,8 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// A session is one connection. All of it but calls is of Serve's goroutine.
+// A session is one connection. Its fields are of Serve's
+// goroutine, but for call and for what says otherwise.
 type session struct {
 	cfg  Config
 	wire *wire
@@ -115,21 +116,22 @@ func blocking(conn *net.UnixConn) (fd int, err error) {
 
 // run serves messages until there are no more.
 func (s *session) run() error {
+	defer s.wire.drop()
 	for {
 		m, err := s.wire.next(s.running())
-		switch {
-		case err == io.EOF || errors.Is(err, unix.ECONNRESET):
-			err = nil
-		case err != nil:
-			err = &ProtocolError{Err: err}
-		default:
-			if err = s.serve(m); err == nil {
-				s.wire.drop()
-				continue
-			}
+		if err != nil {
+			err = ended("", err)
+		} else {
+			err = s.serve(m)
 		}
-		s.wire.drop()
-		return err
+		switch err {
+		case nil:
+			s.wire.drop()
+		case io.EOF:
+			return nil
+		default:
+			return err
+		}
 	}
 }
 

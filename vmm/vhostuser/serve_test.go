@@ -186,6 +186,31 @@ func TestRefusesAsynchronous(t *testing.T) {
 	}
 }
 
+// A guest may be killed at any time, also while it waits for an answer.
+func TestHangUp(t *testing.T) {
+	tests := map[string]func(p *peer){
+		"at once":          func(p *peer) {},
+		"while it runs":    func(p *peer) { p.start() },
+		"before an answer": func(p *peer) { _ = p.send(getFeatures, flagVersion, nil) },
+		"within a kick": func(p *peer) {
+			p.start()
+			p.put(aFrame)
+			_ = p.send(vringKick, flagVersion|flagNeedReply, u32s(1, 0))
+		},
+	}
+	for name, until := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, _, p := card(t)
+			until(p)
+			unix.Close(p.sock)
+			p.sock = -1
+			if err := p.end(); err != nil {
+				t.Errorf("Serve = %v; want nil", err)
+			}
+		})
+	}
+}
+
 func TestNoBound(t *testing.T) {
 	n, _, _ := card(t)
 	p := dial(t, vhostuser.Config{Device: n})
