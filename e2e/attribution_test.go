@@ -53,7 +53,7 @@ type sharedCard struct {
 
 	members *introspect.Members
 	known   map[uint32]introspect.Member // as the guest says
-	running struct{ process, deferred int }
+	running struct{ process, deferred, other int }
 	count   map[string]*tally
 	causes  map[string]int
 	longest time.Duration
@@ -124,12 +124,15 @@ func (c *sharedCard) current(b []byte) {
 		c.t.Errorf("Running: %v", err)
 		return
 	}
+	pid, m := int32(binary.LittleEndian.Uint32(b[44:])), c.known[uint32(b[43])]
 	if task.Context != introspect.ContextProcess || task.Kernel {
 		c.running.deferred++
+		if task.TGID != pid {
+			c.running.other++
+		}
 		return
 	}
 	c.running.process++
-	pid, m := int32(binary.LittleEndian.Uint32(b[44:])), c.known[uint32(b[43])]
 	want := introspect.Task{PID: task.PID, TGID: pid, PGID: pid, Comm: introspect.Comm([]byte("exe\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")),
 		NetNS: m.NetNS, CgroupID: m.CgroupID, PIDNS: initPIDNS, Context: introspect.ContextProcess}
 	if task != want {
@@ -183,8 +186,17 @@ func tenant(n int) host {
 // the same time, what a softirq or another container's back may carry. Each
 // frame is traced to who wrote it, or to nobody; never to another. Tenant 1
 // forges tenant 2's address meanwhile, and not one of its frames passes.
+//
+// Behind a bridge, where nearly all is sent by softirqs, the same holds for what
+// has a socket; what the kernels of containers say themselves is nobody's.
 func TestAttribution(t *testing.T) {
 	require(t, "root", "netns", "tun", "uml", "landlock", "go")
+	for _, mode := range []string{"macvlan", "bridge"} {
+		t.Run(mode, func(t *testing.T) { attribution(t, mode) })
+	}
+}
+
+func attribution(t *testing.T, mode string) {
 	k, err := kernel.Find(kernel.Dirs(os.Getenv)...)
 	if err != nil {
 		t.Fatal(err)
@@ -198,7 +210,7 @@ func TestAttribution(t *testing.T) {
 	if c.Net, err = virtio.NewNet(virtio.NetConfig{MAC: cardMAC, Backend: c}); err != nil {
 		t.Fatal(err)
 	}
-	if c.port, err = sw.AddSharedPort(nicshadow.SharedConfig{Name: "card", Device: c, Reflect: true}); err != nil {
+	if c.port, err = sw.AddSharedPort(nicshadow.SharedConfig{Name: "card", Device: c, Reflect: mode == "macvlan"}); err != nil {
 		t.Fatal(err)
 	}
 	for n := 1; n <= tenants; n++ {
@@ -207,7 +219,7 @@ func TestAttribution(t *testing.T) {
 	received := peer(t, sw)
 
 	said := &console{ready: make(chan []introspect.Member, 1)}
-	m, err := uml.Start(t.Context(), &uml.Config{Kernel: k.Path, Info: &k.Info, LPJ: 12_000_000, Memory: 128 << 20, InitRD: guestArchive(t), Devices: []uml.Device{{ID: 1}}, Console: said})
+	m, err := uml.Start(t.Context(), &uml.Config{Kernel: k.Path, Info: &k.Info, LPJ: 12_000_000, Memory: 128 << 20, InitRD: guestArchive(t), Devices: []uml.Device{{ID: 1}}, Append: []string{"links=" + mode}, Console: said})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,12 +263,20 @@ func TestAttribution(t *testing.T) {
 	if s := m.Console(); !strings.Contains(s, "done") || strings.Contains(s, "failed:") {
 		t.Errorf("console:\n%s", s)
 	}
-	c.report(t, table, took)
+	least := tenants * datagrams
+	if mode == "bridge" {
+		least = least * 8 / 10 // the guest drops what its backlog has no room for
+	}
+	c.report(t, table, took, least)
+	if want := tenants * datagrams * 9 / 10; mode == "macvlan" && c.running.process < want {
+		t.Errorf("only %d datagrams were seen in process context; want %d", c.running.process, want)
+	}
 	t.Logf("the peer received %d datagrams", received())
 }
 
-// report says what was counted, and whether it may be so.
-func (c *sharedCard) report(t *testing.T, table *nicshadow.Table, took time.Duration) {
+// report says what was counted, and whether it may be so: all datagrams that
+// came, at least so many, and all forgeries were traced.
+func (c *sharedCard) report(t *testing.T, table *nicshadow.Table, took time.Duration, least int) {
 	frames := 0
 	for kind, n := range c.count {
 		t.Logf("%-10s right %5d  kernel's own %4d  nobody's %4d  wrong %d", kind, n.right, n.kernel, n.nobody, n.wrong)
@@ -268,16 +288,14 @@ func (c *sharedCard) report(t *testing.T, table *nicshadow.Table, took time.Dura
 	for cause, n := range c.causes {
 		t.Logf("nobody's: %5d %s", n, cause)
 	}
-	t.Logf("datagrams in process context: %d, and the running task is who it says; deferred: %d", c.running.process, c.running.deferred)
-	if c.running.process < tenants*datagrams*9/10 {
-		t.Errorf("only %d datagrams were seen in process context", c.running.process)
-	}
+	t.Logf("datagrams in process context: %d, and the running task is who it says; deferred: %d, of which another runs: %d", c.running.process, c.running.deferred, c.running.other)
 	t.Logf("%d frames in %v; tracing took %v each, %v at most", frames, took, c.spent/time.Duration(max(frames, 1)), c.longest)
-	if n := c.count["udp"]; n == nil || n.right != tenants*datagrams {
-		t.Errorf("udp: %+v; want %d of %d right", n, tenants*datagrams, tenants*datagrams)
+	udp, forged := c.count["udp"], c.count["forged"]
+	if udp == nil || udp.right < least || udp.nobody+udp.kernel != 0 {
+		t.Errorf("udp: %+v; want all right, %d or more", udp, least)
 	}
-	if n := c.count["forged"]; n == nil || n.right != forgeries {
-		t.Errorf("forged: %+v; want all %d traced to tenant 1", n, forgeries)
+	if forged == nil || forged.right < least*forgeries/(tenants*datagrams) || forged.nobody+forged.kernel != 0 {
+		t.Fatalf("forged: %+v; want all traced to tenant 1", forged)
 	}
 	for n := 1; n <= tenants; n++ {
 		st, err := table.Stats(nicshadow.Sender(n))
@@ -291,7 +309,7 @@ func (c *sharedCard) report(t *testing.T, table *nicshadow.Table, took time.Dura
 				mismatch = r.Frames
 			}
 		}
-		if want := uint64(forgeries) * uint64(1/n); mismatch != want {
+		if want := uint64(forged.right) * uint64(1/n); mismatch != want {
 			t.Errorf("tenant %d: %d frames with another's address; want %d", n, mismatch, want)
 		}
 	}

@@ -5,6 +5,11 @@
 //	descriptor ─▶ driver's state ─▶ sk_buff ─▶ socket ─▶ namespace, cgroup ─▶ member
 //	registers  ─▶ current ─▶ task ─▶ process group, namespaces, cgroup
 //
+//	kernel, err := introspect.ReadUML(image)                      // while the guest boots
+//	guest, err := kernel.Guest(ram, pid, members)                 // vhost-user: SET_MEM_TABLE
+//	queue, err := guest.Queue(introspect.Ring{MAC: mac, Desc: q.Desc(), Count: 256})
+//	owner := queue.Owner(head, len(frame))                        // for each frame, before the kick is answered
+//
 // A [Guest] reads structs of the kernel through a [Memory], at the offsets of a
 // layout.Layout. A [Queue] follows a frame from its descriptor to the socket
 // that it was written into: [Queue.Owner]. That is the proof of who sent it.

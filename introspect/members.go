@@ -28,7 +28,8 @@ func NewMembers() *Members {
 	return m
 }
 
-// Set replaces all members. What two of them claim is nobody's.
+// Set replaces all members. What two of them claim is nobody's. A member is
+// taken out before its namespace ends: the kernel gives inode numbers out again.
 func (m *Members) Set(all []Member) {
 	i := &index{make(map[uint64]uint32), make(map[uint64]uint32)}
 	for _, c := range all {

@@ -1,6 +1,7 @@
 // Guest is PID 1 of the User-Mode Linux that TestAttribution boots: four
-// containers, each with a macvlan of the one network card in a network namespace
-// of its own, send all at once.
+// containers share the one network card, and send all at once. Each has a network
+// namespace of its own, and there a macvlan of the card or, with links=bridge, a
+// veth that a bridge joins with it.
 //
 // It writes "member NUMBER INODE INODE" for each, of its namespace and of its
 // cgroup, then "ready", and waits for a frame of EtherType 0x88b6. At its end it writes "done" and powers off. Anything that
@@ -66,6 +67,10 @@ func run() error {
 	if err := netlink.LinkSetUp(card); err != nil {
 		return err
 	}
+	parent, err := joint(card)
+	if err != nil {
+		return err
+	}
 	wait, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, int(swap(goOn)))
 	if err != nil {
 		return err
@@ -73,7 +78,7 @@ func run() error {
 	var all []*exec.Cmd
 	var starts []io.Closer
 	for n := byte(1); n <= containers; n++ {
-		cmd, start, err := spawn(card, n)
+		cmd, start, err := spawn(parent, n)
 		if err != nil {
 			return fmt.Errorf("container %d: %w", n, err)
 		}
@@ -94,8 +99,47 @@ func run() error {
 	return nil
 }
 
+func bridged() bool { return os.Getenv("links") == "bridge" }
+
+// joint is what the containers' links hang on: the card, or a bridge.
+func joint(card netlink.Link) (netlink.Link, error) {
+	if !bridged() {
+		return card, nil
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "br0"
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+		return nil, err
+	}
+	br, err := netlink.LinkByName("br0")
+	if err == nil {
+		err = errors.Join(netlink.LinkSetMaster(card, br), netlink.LinkSetUp(br))
+	}
+	return br, err
+}
+
+// plug makes link "mN" in the namespace of a process.
+func plug(parent netlink.Link, n byte, pid int) error {
+	attrs := netlink.NewLinkAttrs()
+	if bridged() {
+		attrs.Name, attrs.MasterIndex = fmt.Sprint("v", n), parent.Attrs().Index
+		err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: fmt.Sprint("m", n), PeerHardwareAddr: macOf(n), PeerNamespace: netlink.NsPid(pid)})
+		if err != nil {
+			return err
+		}
+		end, err := netlink.LinkByName(attrs.Name)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(end)
+	}
+	attrs.Name, attrs.ParentIndex, attrs.HardwareAddr = fmt.Sprint("m", n), parent.Attrs().Index, macOf(n)
+	attrs.Namespace = netlink.NsPid(pid)
+	return netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_VEPA})
+}
+
 // spawn makes a container, which begins when start is closed.
-func spawn(card netlink.Link, n byte) (cmd *exec.Cmd, start io.Closer, err error) {
+func spawn(parent netlink.Link, n byte) (cmd *exec.Cmd, start io.Closer, err error) {
 	cmd = exec.Command("/proc/self/exe", "container", fmt.Sprint(n))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Setpgid: true}
@@ -105,10 +149,7 @@ func spawn(card netlink.Link, n byte) (cmd *exec.Cmd, start io.Closer, err error
 	if err := cmd.Start(); err != nil {
 		return nil, nil, err
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.ParentIndex, attrs.HardwareAddr = fmt.Sprint("m", n), card.Attrs().Index, macOf(n)
-	attrs.Namespace = netlink.NsPid(cmd.Process.Pid)
-	if err := netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_VEPA}); err != nil {
+	if err := plug(parent, n, cmd.Process.Pid); err != nil {
 		return nil, nil, err
 	}
 	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid))
@@ -156,10 +197,13 @@ func container(n byte) error {
 		return err
 	}
 	errs := make(chan error)
-	work := []func() error{
-		func() error { return flood(n) },
-		func() error { return stream(n) },
-		func() error { return sixes(n) },
+	work := []func() error{func() error { return flood(n) }}
+	if bridged() {
+		// What the kernel itself says through a bridge proves nothing, and
+		// drops: the neighbour has to be known, and no answer finds its way.
+		err = netlink.NeighAdd(&netlink.Neigh{LinkIndex: link.Attrs().Index, IP: net.IPv4(10, 0, 0, 1), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}, State: netlink.NUD_PERMANENT})
+	} else {
+		work = append(work, func() error { return stream(n) }, func() error { return sixes(n) })
 	}
 	if n == 1 {
 		work = append(work, func() error { return forge(link) })
