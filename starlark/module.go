@@ -128,6 +128,13 @@ func (s *Session) read(key string) ([]byte, error) {
 		}
 		return data, nil
 	}
+	if s.root == nil {
+		data, ok := s.opts.Sources[key]
+		if !ok {
+			return nil, fmt.Errorf("%s: %w", s.shown(key), fs.ErrNotExist)
+		}
+		return data, nil
+	}
 	// Opening a FIFO would wait for its writer, so look first.
 	if info, err := s.root.Stat(key); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.shown(key), reason(err))

@@ -17,6 +17,7 @@ type (
 		Source     string          `json:"source"`
 		Digest     string          `json:"digest"`
 		Params     []Param         `json:"params,omitempty"`
+		Machine    *bundle.Machine `json:"machine,omitempty"`
 		Uplink     *bundle.Uplink  `json:"uplink,omitempty"`
 		Containers []containerPlan `json:"containers"`
 	}
@@ -65,7 +66,7 @@ type (
 // their callbacks. The same files and parameters make the same bytes.
 func (p *Pod) Plan() ([]byte, error) {
 	plan := podPlan{Pod: p.Name, Source: filepath.Base(p.Path), Digest: p.Digest, Params: p.Params,
-		Uplink: p.Uplink, Containers: []containerPlan{}}
+		Machine: p.Machine, Uplink: p.Uplink, Containers: []containerPlan{}}
 	for _, c := range p.Containers {
 		plan.Containers = append(plan.Containers, planOf(c))
 	}

@@ -48,6 +48,8 @@ type Pod struct {
 	Containers []*Container
 	// Uplink is the way out of the pod's switch, nil if there is none.
 	Uplink *bundle.Uplink
+	// Machine is the kernel that it runs on, nil if the file does not say.
+	Machine *bundle.Machine
 	// Params are the declared parameters in the order of the file.
 	Params []Param
 	// Digest is the SHA-256 of all that the pod was made from: the files by
@@ -76,7 +78,7 @@ func Load(ctx context.Context, path string, opts Options) (*Pod, error) {
 	defer s.Close()
 	col = s.Collector(cmp.Or(opts.Pod, PodName(path)))
 	globals, err := s.Exec(ctx, name)
-	pod := &Pod{Name: col.Pod, Path: path, Containers: col.Containers, Uplink: col.Uplink, Params: col.Params, Policies: map[string]*policy.Policy{}, session: s}
+	pod := &Pod{Name: col.Pod, Path: path, Containers: col.Containers, Uplink: col.Uplink, Machine: col.Machine, Params: col.Params, Policies: map[string]*policy.Policy{}, session: s}
 	if err != nil && ctx.Err() == nil {
 		// What was described until then may hold more mistakes: one run finds all.
 		return nil, s.Explain(errors.Join(pod.compile(nil), err))
@@ -195,6 +197,25 @@ func (p *Pod) Text(filename string) ([]byte, bool) { return p.session.Text(filen
 
 // Line is one line of one of the pod's files, without surrounding space.
 func (p *Pod) Line(filename string, line int) string { return p.session.Line(filename, line) }
+
+// Root is the pod's module root, as it is shown in positions.
+func (p *Pod) Root() string { return p.session.rootDir }
+
+// Sources are the files that the pod was made from, without those of the
+// standard library, by their slash-separated path below the module root. With
+// them as [Options.Sources], the same path and root and the same parameters,
+// [Load] gives the same pod anywhere.
+func (p *Pod) Sources() map[string][]byte {
+	sources := map[string][]byte{}
+	for _, name := range p.Files() {
+		rel, err := filepath.Rel(p.session.rootDir, name)
+		if err != nil || strings.HasPrefix(name, stdPrefix) {
+			continue
+		}
+		sources[filepath.ToSlash(rel)], _ = p.session.Text(name)
+	}
+	return sources
+}
 
 // Files are the names of the files the pod was made from, sorted.
 func (p *Pod) Files() []string { return p.session.files() }

@@ -34,6 +34,9 @@ type Options struct {
 	// ModuleRoot is the directory that no load may leave; empty means the
 	// directory of the file.
 	ModuleRoot string
+	// Sources, if not nil, are read in place of the module root: files by their
+	// slash-separated path below it, as [Pod.Sources] returns them.
+	Sources map[string][]byte
 	// Print takes what print() says; nil discards it.
 	Print func(string)
 	// MaxSteps bounds the steps of the whole evaluation; 0 means
@@ -55,7 +58,7 @@ type Session struct {
 	opts    Options
 	rootDir string // module root as it is shown
 	absRoot string
-	root    *os.Root
+	root    *os.Root // nil with Options.Sources
 	sources *policy.Sources
 	// collect makes the collector for a module of the given file name.
 	collect func(filename string) *config.Collector
@@ -95,9 +98,11 @@ func NewSession(opts Options, collect func(filename string) *config.Collector) (
 	if err != nil {
 		return nil, fmt.Errorf("module root: %w", err)
 	}
-	root, err := os.OpenRoot(opts.ModuleRoot)
-	if err != nil {
-		return nil, fmt.Errorf("module root: %w", err)
+	var root *os.Root
+	if opts.Sources == nil {
+		if root, err = os.OpenRoot(opts.ModuleRoot); err != nil {
+			return nil, fmt.Errorf("module root: %w", err)
+		}
 	}
 	s := &Session{
 		opts: opts, rootDir: filepath.Clean(opts.ModuleRoot), absRoot: absRoot, root: root, collect: collect,
@@ -109,7 +114,12 @@ func NewSession(opts Options, collect func(filename string) *config.Collector) (
 }
 
 // Close closes the module root.
-func (s *Session) Close() error { return s.root.Close() }
+func (s *Session) Close() error {
+	if s.root == nil {
+		return nil
+	}
+	return s.root.Close()
+}
 
 // predeclared are the names of every file.
 func predeclared(more starlark.StringDict) starlark.StringDict {

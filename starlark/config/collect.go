@@ -40,8 +40,10 @@ type Collector struct {
 	Containers []*Container
 	// Uplink is the host's end of the switch, nil without uplink().
 	Uplink *bundle.Uplink
+	// Machine is what the pod runs on, nil without machine().
+	Machine *bundle.Machine
 
-	uplinkPos syntax.Position
+	uplinkPos, machinePos syntax.Position
 }
 
 // A Container is one container() of a file, whole.

@@ -13,7 +13,7 @@ import (
 // table is the builtins of this package, sorted by name.
 var table = sync.OnceValue(func() []*args.Builtin {
 	all := slices.Concat(containerBuiltins(), nicBuiltins(), mountBuiltins(), resourceBuiltins(),
-		readyBuiltins(), callbackBuiltins(), paramBuiltins())
+		readyBuiltins(), callbackBuiltins(), paramBuiltins(), machineBuiltins())
 	slices.SortFunc(all, func(a, b *args.Builtin) int {
 		if a.Name < b.Name {
 			return -1
