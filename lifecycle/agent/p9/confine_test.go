@@ -423,3 +423,35 @@ func TestDeep(t *testing.T) {
 		t.Error("readlink")
 	}
 }
+
+// TestPublic: what others of the host may not read, a stranger's export does
+// not show, although the server may; and with it nothing below.
+func TestPublic(t *testing.T) {
+	top := t.TempDir()
+	write(t, top+"/open", "for all")
+	write(t, top+"/closed", canary)
+	write(t, top+"/dir/file", "for all")
+	write(t, top+"/private/file", canary)
+	write(t, top+"/unlisted/file", "for all")
+	for name, mode := range map[string]os.FileMode{"": 0o755, "open": 0o644, "closed": 0o640, "dir": 0o755, "private": 0o750, "unlisted": 0o711, "dir/file": 0o644, "unlisted/file": 0o644} {
+		if err := os.Chmod(filepath.Join(top, name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, public := range []bool{false, true} {
+		c := dial(t, top, p9.Options{Public: public})
+		for name, closed := range map[string]bool{"open": false, "closed": true, "dir": false, "dir/file": false, "private": true, "unlisted": true, "unlisted/file": false} {
+			fid, err := c.walk(name)
+			if err != nil {
+				t.Fatalf("walk to %s: %v", name, err)
+			}
+			_, err = c.call(tLOpen, fid, 0)
+			if want := public && closed; (err == unix.EACCES) != want || !want && err != nil {
+				t.Errorf("public %t: open %s: %v; want it refused: %t", public, name, err, want)
+			}
+		}
+		if _, err := c.walk("private/file"); (err != nil) != public {
+			t.Errorf("public %t: walk into a private directory: %v", public, err)
+		}
+	}
+}

@@ -21,6 +21,11 @@ type Options struct {
 	// File systems of the kernel (proc, sysfs, cgroups, …) mounted below the
 	// directory are hidden without being listed.
 	Hide []string
+	// Public shows only what any user of the host may see, whoever the server
+	// runs as: a directory is entered and listed, and a file read, where its
+	// permissions say so for others. A guest's kernel is not trusted with
+	// /etc/shadow because it would not show it to its users.
+	Public bool
 	// Owners maps users and groups.
 	Owners Owners
 	// KeepSetuid lets the guest make setuid and setgid programs. Without it

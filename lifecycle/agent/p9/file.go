@@ -73,6 +73,10 @@ func (p place) open(flags uint32) (*opened, error) {
 	if o.fd, err = reopen(p.node.fd, host); err != nil {
 		return nil, err
 	}
+	if err := p.export.public(o.fd, unix.S_IROTH); err != nil {
+		unix.Close(o.fd)
+		return nil, err
+	}
 	if o.canWrite {
 		p.dropSetuid(o.fd)
 	}

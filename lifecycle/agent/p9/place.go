@@ -23,6 +23,9 @@ func (p place) step(name string) (place, error) {
 	if !ok {
 		return place{}, unix.ENOENT
 	}
+	if err := p.export.public(p.node.fd, unix.S_IXOTH); err != nil {
+		return place{}, err
+	}
 	n, err := p.node.open(name)
 	if err != nil {
 		return place{}, err
@@ -38,6 +41,22 @@ func (p place) step(name string) (place, error) {
 		return place{}, unix.ENOENT
 	}
 	return place{p.export, n, g, p.uid}, nil
+}
+
+// public refuses what only some users of the host may do with the file, if the
+// export is for strangers.
+func (e *Export) public(fd int, want uint32) error {
+	if !e.opts.Public {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&want != want {
+		return unix.EACCES
+	}
+	return nil
 }
 
 // shows says whether a file of that kind appears at the gate: of what is
