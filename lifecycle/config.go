@@ -39,6 +39,7 @@ type Stdio struct{ In, Out, Err *os.File }
 type PodConfig struct {
 	Name       string // [a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}
 	Source     string // the file it comes from, for people
+	Machine    string // kind of kernel that Runtime makes containers on, for people; empty is the host's
 	Containers []Config
 	Root       string  // state directory; empty is DefaultRoot
 	Network    Network // nil if no container has a card; closed at the end

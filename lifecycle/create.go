@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -140,8 +141,11 @@ func (c *Container) stepCreate(ctx context.Context) error {
 }
 
 func (c *Container) runtimeConfig() RuntimeConfig {
-	return RuntimeConfig{ID: c.pod.cfg.Name + "/" + c.name, Place: c.pod.place, Spec: c.cfg.Spec, IDBase: c.idBase, Log: c.pod.log}
+	return RuntimeConfig{ID: c.pod.cfg.Name + "/" + c.name, Place: c.pod.place, Spec: c.cfg.Spec, IDBase: c.idBase, Log: c.pod.log, Append: c.pod.appendTo}
 }
+
+// appendTo opens a file of the pod's directory.
+func (p *Pod) appendTo(name string) (io.WriteCloser, error) { return p.dir.Append(name, maxLog) }
 
 // stepAttach gives it its network card, with the policy in force.
 func (c *Container) stepAttach(ctx context.Context) error {

@@ -12,25 +12,29 @@ import (
 	"sekimori/lifecycle/linux"
 )
 
-// Guest is the runtime of containers in a machine. The agent is asked for when
-// the first container is to be made: the machine may boot while the pod is
-// being claimed. Containers end with their machine, so that none of them is
-// ever left behind.
-func Guest(call func(context.Context) (*agent.Client, error)) Runtime { return guest{call} }
+// Guest is the runtime of containers in a machine. place says what the guest
+// has of a container: its agent, and the container as the guest is to see it,
+// with paths of its own; everything but the streams. It is asked when the first
+// container is to be made, so that the machine may boot while the pod is being
+// claimed. Containers end with their machine, so that none is left behind.
+func Guest(place func(context.Context, RuntimeConfig) (*agent.Client, agent.CreateConfig, error)) Runtime {
+	return guest{place}
+}
 
 type guest struct {
-	agent func(context.Context) (*agent.Client, error)
+	place func(context.Context, RuntimeConfig) (*agent.Client, agent.CreateConfig, error)
 }
 
 func (guest) Plan(RuntimeConfig) (json.RawMessage, error) { return json.RawMessage("null"), nil }
 func (guest) Reap(context.Context, json.RawMessage) error { return nil }
 func (g guest) Create(ctx context.Context, c RuntimeConfig) (Instance, error) {
-	a, err := g.agent(ctx)
+	_, name, _ := strings.Cut(c.ID, "/")
+	a, cfg, err := g.place(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	_, name, _ := strings.Cut(c.ID, "/")
-	k, err := a.Create(ctx, agent.CreateConfig{Name: name, ID: c.ID, Spec: c.Spec, IDBase: c.IDBase, Stdio: c.Stdio})
+	cfg.Name, cfg.ID, cfg.Stdio = name, c.ID, c.Stdio
+	k, err := a.Create(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

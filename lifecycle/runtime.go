@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"os"
 	"syscall"
@@ -33,6 +34,9 @@ type RuntimeConfig struct {
 	Stdio  [3]*os.File  // the caller's; nil is /dev/null
 	IDBase uint32       // host user and group id of the container's id 0; 65536 of them are its own
 	Log    *slog.Logger // not nil
+	// Append opens a file of the pod's state directory to write to; what makes
+	// it longer than its bound begins it anew.
+	Append func(name string) (io.WriteCloser, error)
 }
 
 // An Instance is one container of a [Runtime].

@@ -17,7 +17,7 @@ func (p *Pod) claim() error {
 	if p.place, err = s.Place(); err != nil {
 		return err
 	}
-	p.state = store.State{Name: p.cfg.Name, Source: p.cfg.Source, Keep: p.cfg.Keep, Network: p.cfg.NetworkRecord}
+	p.state = store.State{Name: p.cfg.Name, Source: p.cfg.Source, Machine: p.cfg.Machine, Keep: p.cfg.Keep, Network: p.cfg.NetworkRecord}
 	for _, c := range p.cfg.Containers {
 		p.state.Containers = append(p.state.Containers, store.Container{Name: c.Spec.Name, Status: string(Creating)})
 	}

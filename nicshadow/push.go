@@ -80,6 +80,17 @@ func (p *PushPort) Send(b []byte) {
 	p.port.gate.leave()
 }
 
+// Refuse drops a frame that the guest handed over wrongly, for a reason that is
+// not in the frame: it is counted and told like any other drop. b is what could
+// be read of it. Its calls and those of Send come one after the other.
+func (p *PushPort) Refuse(b []byte, r Reason) {
+	if !p.port.enter() {
+		return
+	}
+	p.port.self.refuse(b, r)
+	p.port.gate.leave()
+}
+
 // enter passes the gate, and counts who may not: what is not judged drops.
 func (p *port) enter() bool {
 	if p.gate.enter() {

@@ -17,6 +17,8 @@ const (
 	NoProgram               // the sender has no program in force
 	IdentityMismatch        // the source address is a container's that did not send the frame
 	Envelope                // the sender's program forwards it, the envelope drops it
+	BadOffloadHeader        // its virtio_net_hdr asks for what was not offered
+	BadDescriptor           // a guest handed it over in buffers that are none
 
 	// Delivery of frames that were forwarded: once for a frame that nobody is
 	// there to take, once for each receiver that it did not reach.
@@ -49,6 +51,8 @@ var reasonNames = [numReasons]string{
 	UnknownDestination: "unknown destination",
 	IdentityMismatch:   "identity mismatch",
 	Envelope:           "envelope",
+	BadOffloadHeader:   "bad offload header",
+	BadDescriptor:      "bad descriptor",
 	ReceiverClosed:     "receiver closed",
 	ReceiverFull:       "receiver queue full",
 	ReceiverDown:       "receiver down",

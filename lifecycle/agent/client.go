@@ -78,6 +78,9 @@ type CreateConfig struct {
 	ID     string       // POD/CONTAINER
 	Spec   *bundle.Spec // never written to; its paths are the guest's
 	IDBase uint32       // the guest's id of the container's id 0
+	// Shifted are paths of the specification whose export shows owners in the
+	// container's range already.
+	Shifted []string
 	// Stdio are the workload's streams on the host; nil is /dev/null. They stay
 	// the caller's. If the specification wants a terminal, Stdio[0] is the slave
 	// of a pseudo terminal of the host: it is joined to one of the guest's.
@@ -92,7 +95,7 @@ func (c *Client) Create(ctx context.Context, cfg CreateConfig) (*Container, erro
 		return nil, err
 	}
 	var r started
-	call := create{Container: cfg.Name, ID: cfg.ID, Spec: cfg.Spec, IDBase: cfg.IDBase, Stdio: s.stdio}
+	call := create{Container: cfg.Name, ID: cfg.ID, Spec: cfg.Spec, IDBase: cfg.IDBase, Shifted: cfg.Shifted, Stdio: s.stdio}
 	if err := c.peer.call(ctx, verbCreate, call, &r); err != nil {
 		s.abandon()
 		return nil, err

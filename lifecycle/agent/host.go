@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -171,7 +172,7 @@ func (h *Host) dispatch(conn net.Conn, p preamble) error {
 		c := newClient(h, conn)
 		h.agent <- c // has room for one
 		err := c.peer.run()
-		if err != nil {
+		if err != nil && !errors.Is(err, syscall.ECONNRESET) { // a machine that died, which others tell
 			h.cfg.Log.Warn("machine: control connection", "err", err)
 		}
 	case kindHypercall:

@@ -34,7 +34,7 @@ func (a *Agent) setup(ctx context.Context, s Setup) error {
 // mount mounts one export, and binds its parts to the places they have on the
 // host: so the specifications of containers mean the same in the guest.
 func (a *Agent) mount(ctx context.Context, e Export) error {
-	if e.Name == "" || strings.ContainsAny(e.Name, "/\x00") {
+	if e.Name == "" || strings.ContainsAny(e.Name, "/,\x00") {
 		return fmt.Errorf("export %q: no valid name", e.Name)
 	}
 	conn, err := a.open(ctx, kindFile, e.Name)
@@ -46,7 +46,7 @@ func (a *Agent) mount(ctx context.Context, e Export) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := mount9P(conn, dir, e.Write); err != nil {
+	if err := mount9P(conn, e.Name, dir, e.Write); err != nil {
 		return fmt.Errorf("export %q: %w", e.Name, err)
 	}
 	for _, m := range e.Mounts {
@@ -57,13 +57,14 @@ func (a *Agent) mount(ctx context.Context, e Export) error {
 	return nil
 }
 
-// mount9P mounts what is served on conn at dir. The kernel keeps the socket.
+// mount9P mounts the export that is served on conn at dir. The kernel keeps
+// the socket.
 //
 // What is read-only is cached without asking again; what the container may
 // write is cached only as far as mmap needs (Linux 6.12,
 // Documentation/filesystems/9p.rst). Each user of the guest is one to the
 // server (access=user), and no device of the host is one here.
-func mount9P(conn net.Conn, dir string, write bool) error {
+func mount9P(conn net.Conn, name, dir string, write bool) error {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
 		return errors.New("the connection is no socket of the kernel")
@@ -78,7 +79,7 @@ func mount9P(conn net.Conn, dir string, write bool) error {
 	}
 	var merr error
 	err = raw.Control(func(fd uintptr) {
-		opts := fmt.Sprintf("trans=fd,rfdno=%d,wfdno=%d,version=9p2000.L,msize=%d,cache=%s,access=user", fd, fd, msize, cache)
+		opts := fmt.Sprintf("trans=fd,rfdno=%d,wfdno=%d,version=9p2000.L,msize=%d,cache=%s,access=user,aname=%s", fd, fd, msize, cache, name)
 		merr = unix.Mount("seki", dir, "9p", flags, opts)
 	})
 	if err == nil && merr != nil {

@@ -82,6 +82,7 @@ type create struct {
 	ID        string       `json:"id"`
 	Spec      *bundle.Spec `json:"spec"`
 	IDBase    uint32       `json:"id_base"`
+	Shifted   []string     `json:"shifted,omitempty"`
 	Stdio     stdio        `json:"stdio"`
 }
 

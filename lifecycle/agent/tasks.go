@@ -18,7 +18,7 @@ func (a *Agent) create(ctx context.Context, c *create) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := linux.Create(ctx, linux.Config{ID: c.ID, Spec: c.Spec, Stdio: r.child, IDBase: c.IDBase, Log: a.log})
+	k, err := linux.Create(ctx, linux.Config{ID: c.ID, Spec: c.Spec, Stdio: r.child, IDBase: c.IDBase, Shifted: c.Shifted, Log: a.log})
 	if err != nil {
 		r.close()
 		return nil, err

@@ -411,3 +411,14 @@ func (c *cgroup) sortedDirs() []string {
 	slices.Sort(ds)
 	return ds
 }
+
+// CgroupID is the kernel's number of the container's group on cgroup v2, by
+// which a process, and a socket, of it is known (Documentation/admin-guide/
+// cgroup-v2.rst); 0 on a host without.
+func (c *Container) CgroupID() uint64 {
+	var st unix.Stat_t
+	if d, ok := c.cgroup.dirs[""]; !ok || unix.Stat(d, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -33,6 +34,9 @@ type Config struct {
 	// ids. It counts only if the specification asks for a new user namespace
 	// and does not map ids itself.
 	IDBase uint32
+	// Shifted are sources of mounts, and root directories, whose files are shown
+	// with owners of the container's range already, by whoever serves them.
+	Shifted []string
 	// Detached lets the container live on when this process dies. Otherwise the
 	// kernel kills it then.
 	Detached bool
@@ -92,6 +96,10 @@ func (c *Config) inUserNS() bool { return c.namespace(specs.UserNamespace) != ni
 func (c *Config) idmapped() bool {
 	return c.newNS(specs.UserNamespace) && len(c.linux().UIDMappings) == 0
 }
+
+// shows says whether the owners of files below path are to be moved: see
+// idmapped.
+func (c *Config) shows(path string) bool { return c.idmapped() && !slices.Contains(c.Shifted, path) }
 
 // mappings returns the id maps of the container's user namespace.
 func (c *Config) mappings() (uids, gids []specs.LinuxIDMapping) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -117,3 +118,7 @@ func (b *builder) attachParts() error {
 	}
 	return nil
 }
+
+// HostRootDirs are the directories of the host, below its root, that a
+// container with the host's root gets to see.
+func HostRootDirs() []string { return slices.Concat(hostPrograms, hostConfig) }

@@ -212,7 +212,7 @@ func (b *builder) attachBind(m specs.Mount, o mountOptions) error {
 			return fmt.Errorf("set options of %s: %w", m.Source, err)
 		}
 	}
-	if b.cfg.idmapped() || o.idmap {
+	if b.cfg.shows(m.Source) || o.idmap {
 		b.attrs = append(b.attrs, pendingAttr{fd: fd, what: m.Source, idmap: true, recursive: o.rec})
 	}
 	target := b.target(m.Destination, st.Mode&unix.S_IFMT == unix.S_IFDIR)

@@ -33,7 +33,7 @@ func (b *builder) makeRoot() error {
 		return fmt.Errorf("root file system: %w", err)
 	}
 	h := b.own(fd)
-	p := pendingAttr{fd: fd, what: dir, idmap: b.cfg.idmapped(), recursive: true, attr: unix.MountAttr{Attr_set: b.rootAttrs()}}
+	p := pendingAttr{fd: fd, what: dir, idmap: b.cfg.shows(dir), recursive: true, attr: unix.MountAttr{Attr_set: b.rootAttrs()}}
 	if b.spec.Root.Overlay {
 		p.attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	} else {

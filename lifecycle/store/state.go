@@ -18,8 +18,9 @@ const Version = 1
 type State struct {
 	Version    int             `json:"version"`
 	Name       string          `json:"name"`
-	Source     string          `json:"source,omitempty"` // the file the pod comes from
-	Supervisor int             `json:"supervisor"`       // its pid
+	Source     string          `json:"source,omitempty"`  // the file the pod comes from
+	Machine    string          `json:"machine,omitempty"` // kind of kernel it runs on; empty is the host's
+	Supervisor int             `json:"supervisor"`        // its pid
 	Created    time.Time       `json:"created"`
 	Finished   time.Time       `json:"finished,omitzero"` // when all its containers had ended
 	Keep       bool            `json:"keep,omitempty"`    // the records stay when it has ended
