@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"sekimori/lifecycle"
 	"sekimori/starlark/value"
 )
 
@@ -147,7 +149,15 @@ func (a *app) stateDir() string {
 	if dir := a.env("SEKI_ROOT"); dir != "" {
 		return dir
 	}
-	return "/run/seki"
+	if os.Geteuid() == 0 {
+		return lifecycle.DefaultRoot
+	}
+	// An ordinary user's pods are in machines of their own; what is said of
+	// them goes with the session, as they do.
+	if dir := a.env("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "seki")
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("seki-%d", os.Geteuid()))
 }
 
 // args makes a cobra argument check out of a count; want says it in words.

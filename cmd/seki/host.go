@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"sekimori/lifecycle"
-	"sekimori/nicshadow"
 	"sekimori/starlark"
 	"sekimori/starlark/policy"
 )
@@ -32,15 +31,8 @@ func (h host) Pid() int { return h.c.Pid() }
 // ExitStatus is -1 while it runs.
 func (h host) ExitStatus() int { return h.c.ExitStatus() }
 
-// Event says what led to the call where the point alone does not: the signal,
-// or why a frame dropped.
-func (h host) Event() string {
-	var r nicshadow.Record
-	if h.event.Point == lifecycle.Violation && json.Unmarshal(h.event.Record, &r) == nil {
-		return r.Verdict + ": " + why(r)
-	}
-	return h.event.Signal
-}
+// Event says what led to the call where the point alone does not.
+func (h host) Event() string { return eventText(h.event) }
 
 // Log records a message among the pod's events.
 func (h host) Log(msg string, fields map[string]string) { h.c.Log(msg, fields) }
@@ -72,10 +64,7 @@ func (h host) PolicyStats(ctx context.Context) (map[string]uint64, error) {
 	if err := json.Unmarshal(raw, &st); err != nil {
 		return nil, fmt.Errorf("counters of %q: %w", h.Name(), err)
 	}
-	return map[string]uint64{
-		"frames": st.Frames, "bytes": st.Bytes, "forwarded": st.Forwarded,
-		"dropped": st.Dropped, "would_drop": st.WouldDrop, "delivered": st.Delivered,
-	}, nil
+	return figures(st), nil
 }
 
 // Exec runs a program in the container and waits for it.

@@ -37,15 +37,22 @@ func oneOf(cmd *cobra.Command, flag string, words ...string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// load evaluates the file at path. What is wrong with it is a usage error.
-func (a *app) load(ctx context.Context, path string, s source) (*starlark.Pod, error) {
+// params are the values given with --set, by name.
+func (s *source) params() map[string]string {
 	params := map[string]string{}
 	for _, kv := range s.set {
-		k, v, ok := strings.Cut(kv, "=")
-		if !ok {
+		k, v, _ := strings.Cut(kv, "=")
+		params[k] = v
+	}
+	return params
+}
+
+// load evaluates the file at path. What is wrong with it is a usage error.
+func (a *app) load(ctx context.Context, path string, s source) (*starlark.Pod, error) {
+	for _, kv := range s.set {
+		if !strings.Contains(kv, "=") {
 			return nil, usage("--set %q: want name=value", kv)
 		}
-		params[k] = v
 	}
 	if st, err := os.Stat(path); err != nil {
 		return nil, usage("%s: %s", path, cause(err))
@@ -55,7 +62,7 @@ func (a *app) load(ctx context.Context, path string, s source) (*starlark.Pod, e
 		return nil, usage("%s: not a regular file", path)
 	}
 	pod, err := starlark.Load(ctx, path, starlark.Options{
-		Params: params,
+		Params: s.params(),
 		Pod:    s.pod,
 		Print:  func(s string) { fmt.Fprintln(a.stderr, s) },
 	})

@@ -3,6 +3,9 @@ package main
 import "os"
 
 func main() {
+	if isAgent(os.Args) {
+		runAgent()
+	}
 	growStack(-1)
 	a := app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv}
 	os.Exit(a.run(os.Args[1:]))

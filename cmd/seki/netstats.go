@@ -66,3 +66,11 @@ func newNetStats(st hypercall.Stats) netStats {
 	}
 	return out
 }
+
+// figures are what ctx.policy.stats() gives a callback.
+func figures(st netStats) map[string]uint64 {
+	return map[string]uint64{
+		"frames": st.Frames, "bytes": st.Bytes, "forwarded": st.Forwarded,
+		"dropped": st.Dropped, "would_drop": st.WouldDrop, "delivered": st.Delivered,
+	}
+}

@@ -77,11 +77,8 @@ func (n *network) Attach(_ context.Context, name string, nic *bundle.NIC, netns 
 	if n.cards[name] != nil {
 		return fmt.Errorf("card of %q: is attached", name)
 	}
-	if n.uplink != nil {
-		if err := n.uplink(); err != nil {
-			return err
-		}
-		n.uplink = nil
+	if err := n.bringUplink(); err != nil {
+		return err
 	}
 	n.last++
 	c := &card{sender: n.last, audit: nic.Audit}
@@ -106,6 +103,16 @@ func (n *network) Attach(_ context.Context, name string, nic *bundle.NIC, netns 
 	}
 	n.cards[name] = c
 	return nil
+}
+
+// bringUplink makes the port to the host, with the first card. n.mu is held.
+func (n *network) bringUplink() error {
+	if n.uplink == nil {
+		return nil
+	}
+	up := n.uplink
+	n.uplink = nil
+	return up()
 }
 
 // pick is the mode that is set where mode is asked for.
@@ -146,8 +153,10 @@ func (c *card) wireMode() hypercall.Mode {
 	return hypercall.ModeEnforce
 }
 
-// nothing is the program that drops every frame.
-var nothing = sync.OnceValue(func() []byte {
+// nothing is the program that drops every frame, as bytes.
+func nothing() []byte { return nothingProgram().Bytes() }
+
+var nothingProgram = sync.OnceValue(func() *rule.Program {
 	p, err := rule.New(&rule.Unit{
 		Insns: []rule.Insn{{Op: rule.OpRet}},
 		Whys:  []rule.Why{{Kind: rule.WhyGuard, Name: "closed"}},
@@ -156,7 +165,7 @@ var nothing = sync.OnceValue(func() []byte {
 	if err != nil {
 		panic(err) // a bug here: the unit is a constant
 	}
-	return p.Bytes()
+	return p
 })
 
 // LoadPolicy replaces the program and its mode.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sekimori/lifecycle/bundle"
 	"sekimori/lifecycle/store"
 )
 
@@ -20,6 +21,7 @@ type podReport struct {
 	Status     string            `json:"status"`        // running, ended, or dead: its supervisor was killed
 	Created    time.Time         `json:"created"`
 	Source     string            `json:"source,omitempty"`
+	Machine    string            `json:"machine"`
 	ExitStatus *int              `json:"exit_status"`
 	Containers []containerReport `json:"containers"`
 }
@@ -62,7 +64,7 @@ func (a *app) psCommand() *cobra.Command {
 }
 
 func describe(e store.Entry) podReport {
-	r := podReport{Name: e.Name, Status: "dead", Containers: []containerReport{}}
+	r := podReport{Name: e.Name, Status: "dead", Machine: string(bundle.MachineHost), Containers: []containerReport{}}
 	switch {
 	case e.Live:
 		r.Status = "running"
@@ -75,6 +77,9 @@ func describe(e store.Entry) podReport {
 	if e.Live {
 		r.Pid = e.State.Supervisor
 	}
+	if e.State.Machine != "" {
+		r.Machine = e.State.Machine
+	}
 	r.Created, r.Source, r.ExitStatus = e.State.Created, e.State.Source, e.State.ExitStatus
 	for _, c := range e.State.Containers {
 		r.Containers = append(r.Containers, containerReport{c.Name, c.Status, c.Pid, c.Started, c.ExitStatus})
@@ -84,10 +89,10 @@ func describe(e store.Entry) podReport {
 
 func (a *app) printPods(report psReport) error {
 	t := newTable(a.stdout)
-	t.row("POD", "CONTAINER", "STATUS", "PID", "AGE")
+	t.row("POD", "CONTAINER", "STATUS", "MACHINE", "PID", "AGE")
 	for _, p := range report.Pods {
 		if len(p.Containers) == 0 {
-			t.row(p.Name, "-", p.Status, "-", age(p.Created))
+			t.row(p.Name, "-", p.Status, p.Machine, "-", age(p.Created))
 		}
 		for _, c := range p.Containers {
 			status := c.Status
@@ -101,7 +106,7 @@ func (a *app) printPods(report psReport) error {
 			if c.Pid != 0 && c.ExitStatus == nil {
 				pid = strconv.Itoa(c.Pid)
 			}
-			t.row(p.Name, c.Name, status, pid, age(p.Created))
+			t.row(p.Name, c.Name, status, p.Machine, pid, age(p.Created))
 		}
 	}
 	return t.Flush()

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"sekimori/lifecycle"
+	"sekimori/lifecycle/bundle"
 	"sekimori/lifecycle/store"
 	"sekimori/starlark"
 )
@@ -22,7 +24,8 @@ type runOptions struct {
 	name    string
 	mode    string // "" for what the file says
 	pcap    string
-	machine string
+	machine string // "" for what the file says
+	kernel  string
 	quiet   bool
 }
 
@@ -46,18 +49,18 @@ it, too.`,
 	f.StringVar(&o.name, "name", "", "name of the pod (default: that of the file)")
 	f.StringVar(&o.mode, "policy-mode", "", "enforce or audit: the mode of every policy, whatever the file says")
 	f.StringVar(&o.pcap, "pcap", "", "write the frames that drop to this pcapng file, each with its reason")
-	f.StringVar(&o.machine, "machine", "auto", "kernel that the containers run on: host or auto")
+	f.StringVar(&o.machine, "machine", "", "kernel that the containers run on: host, uml (User-Mode Linux) or auto (default: what the file says, else auto)")
+	f.StringVar(&o.kernel, "kernel", "", "image of the guest's kernel (default: seki machine kernel path)")
+	oneOf(cmd, "machine", machineKinds...)
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "do not report drops on standard error")
 	return cmd
 }
 
+var machineKinds = []string{"auto", "host", "uml", "kvm"}
+
 func (o *runOptions) check() error {
-	switch o.machine {
-	case "auto", "host":
-	case "uml", "kvm":
-		return &codeError{exitFailed, fmt.Errorf("machine %s: not in this build of seki: it has host only (seki doctor)", o.machine)}
-	default:
-		return usage("--machine %q: want auto or host%s", o.machine, meant(o.machine, []string{"auto", "host"}))
+	if o.machine != "" && !slices.Contains(machineKinds, o.machine) {
+		return usage("--machine %q: want auto, host, uml or kvm%s", o.machine, meant(o.machine, machineKinds))
 	}
 	if o.name != "" && !store.ValidName(o.name) {
 		return usage("--name %q: want %s", o.name, store.NameRule)
@@ -119,8 +122,12 @@ func (a *app) foreground(ctx context.Context, path string, o runOptions, reporte
 		return err
 	}
 	pod.Name = podName(path, o.name)
-	if uid := os.Geteuid(); uid != 0 {
-		return fmt.Errorf("machine host needs root for cgroups, mounts and TAP devices, this is uid %d\n    sudo seki run %s", uid, path)
+	machine, err := a.choose(pod, o)
+	if err != nil {
+		return err
+	}
+	if uid := os.Geteuid(); uid != 0 && machine.Kind == bundle.MachineHost {
+		return fmt.Errorf("machine host needs root for cgroups, mounts and TAP devices, this is uid %d\n    sudo seki run %s, or seki run --machine uml %[2]s", uid, path)
 	}
 	if err := a.cleanUp(ctx); err != nil {
 		return err
@@ -129,13 +136,18 @@ func (a *app) foreground(ctx context.Context, path string, o runOptions, reporte
 	if reporter != nil {
 		level = slog.LevelInfo
 	}
-	w := wire{log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level})), mode: o.mode, pcap: o.pcap}
+	w := wire{log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level})), mode: o.mode, pcap: o.pcap, env: a.env}
 	if !o.quiet && reporter == nil {
 		w.tell = a.stderr
 	}
 	cfg, err := w.pod(pod)
 	if err != nil {
 		return err
+	}
+	if machine.Kind == bundle.MachineUML {
+		if err := w.machine(&cfg, pod, machine, o.source.params()); err != nil {
+			return err
+		}
 	}
 	cfg.Root = a.root
 	cfg.Detached, cfg.Keep = reporter != nil, reporter != nil

@@ -15,10 +15,15 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"sekimori/vmm/uml/kernel"
 )
 
 // The test binary is seki itself when it is called so.
 func TestMain(m *testing.M) {
+	if isAgent(os.Args) { // process 1 of a machine that a script started
+		runAgent()
+	}
 	testscript.Main(m, map[string]func(){"seki": main})
 }
 
@@ -81,6 +86,10 @@ var features = map[string]func() error{
 		if err == nil && strings.TrimSpace(string(b)) == "0" {
 			err = errors.New("user.max_user_namespaces is 0")
 		}
+		return err
+	},
+	"uml": func() error {
+		_, err := kernel.Find(kernel.Dirs(os.Getenv)...)
 		return err
 	},
 	"busybox": func() error { _, err := busybox(); return err },

@@ -25,6 +25,7 @@ type wire struct {
 	mode string    // of every policy; "" for what the file says
 	pcap string    // file of the frames that drop; "" for none
 	tell io.Writer // takes a line for each drop; nil for none
+	env  func(string) string
 
 	// mu guards what follows: drops may come before the pod is known, and are
 	// kept until then.

@@ -222,6 +222,16 @@ func (m *Machine) Console() string { return m.console.String() }
 // Done is closed when the machine has ended and nothing of it is left.
 func (m *Machine) Done() <-chan struct{} { return m.done }
 
+// Running reports whether the machine has not ended.
+func (m *Machine) Running() bool {
+	select {
+	case <-m.done:
+		return false
+	default:
+		return true
+	}
+}
+
 // Wait waits for the machine's end and says why it ended: nil if the guest
 // powered off, an [*ExitError] else.
 func (m *Machine) Wait() error {

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+
+	"github.com/mdlayher/vsock"
+	"golang.org/x/sys/unix"
+
+	"sekimori/lifecycle/agent"
+	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/tap"
+	"sekimori/starlark"
+	"sekimori/starlark/policy"
+	"sekimori/vmm/hypercall"
+)
+
+// bootFile is what process 1 of a guest finds in its initramfs, and removes.
+const bootFile = "seki.json"
+
+// A bootConfig is what bootFile says.
+type bootConfig struct {
+	Secret string `json:"secret"` // hexadecimal
+	Port   uint32 `json:"port"`   // vsock port of the host that the agent calls
+}
+
+// A guestPod is what the agent is told of the pod's file, to run its callbacks.
+type guestPod struct {
+	Path    string            `json:"path"` // of the file, as positions show it
+	Params  map[string]string `json:"params,omitempty"`
+	Sources map[string][]byte `json:"sources"`
+	Digest  string            `json:"digest"`
+}
+
+// isAgent reports whether this process is a guest's first.
+func isAgent(args []string) bool { return os.Getpid() == 1 && len(args) > 1 && args[1] == "agent" }
+
+// runAgent is the life of a guest. It never returns: process 1 must not.
+func runAgent() {
+	err := serveGuest(context.Background())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "seki agent:", err)
+	}
+	unix.Sync()
+	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	os.Exit(exitFailed) // where there is no power to turn off, the kernel panics
+}
+
+// serveGuest makes the guest ready and serves the host until it hangs up.
+func serveGuest(ctx context.Context) error {
+	// A guest has little memory, and the agent's own is a few megabytes: it is
+	// better collected early than taken from the containers.
+	debug.SetGCPercent(50)
+	kept, err := agent.Boot(bootFile)
+	if err != nil {
+		return fmt.Errorf("boot: %w", err)
+	}
+	var boot bootConfig
+	if err := json.Unmarshal(kept[bootFile], &boot); err != nil {
+		return fmt.Errorf("boot: %s: %w", bootFile, err)
+	}
+	secret, err := hex.DecodeString(boot.Secret)
+	if err != nil || len(secret) != agent.SecretSize {
+		return fmt.Errorf("boot: %s: no secret", bootFile)
+	}
+	if err := tap.SetLoopbackUp(); err != nil {
+		return fmt.Errorf("boot: set lo up: %w", err)
+	}
+	g := &guestAgent{senders: map[string]guestCard{}}
+	cfg := agent.Config{
+		Dial:  func(context.Context) (net.Conn, error) { return vsock.Dial(vsock.Host, boot.Port, nil) },
+		Setup: g.setup, Attach: g.attach, Hook: g.hook,
+	}
+	copy(cfg.Secret[:], secret)
+	if g.agent, err = agent.Dial(ctx, cfg); err != nil {
+		return err
+	}
+	conn, err := g.agent.Hypercalls(ctx)
+	if err != nil {
+		return err
+	}
+	g.calls = hypercall.NewClient(hypercall.Stream(conn))
+	if err := g.calls.Hello(cfg.Secret); err != nil {
+		return err
+	}
+	return g.agent.Serve()
+}
+
+// A guestAgent is what the agent of a guest knows.
+type guestAgent struct {
+	agent *agent.Agent
+	calls *hypercall.Client
+
+	// loaded is the pod's file, evaluated; closed by load. Callbacks wait for it.
+	loaded chan struct{}
+	pod    *starlark.Pod
+	err    error
+
+	mu      sync.Mutex           // mu guards senders
+	senders map[string]guestCard // by container
+}
+
+// A guestCard is a container's card, as hypercalls and policies know it.
+type guestCard struct {
+	sender   uint32
+	identity policy.Identity
+}
+
+// setup evaluates the pod's file, if it has callbacks, while containers are
+// being made.
+func (g *guestAgent) setup(_ context.Context, s agent.Setup) error {
+	if err := unix.Sethostname([]byte(s.Pod)); err != nil {
+		return os.NewSyscallError("sethostname", err)
+	}
+	if string(s.File) == "" || string(s.File) == "null" {
+		return nil
+	}
+	var p guestPod
+	if err := json.Unmarshal(s.File, &p); err != nil {
+		return fmt.Errorf("the pod's file: %w", err)
+	}
+	g.loaded = make(chan struct{})
+	go func() {
+		defer close(g.loaded)
+		g.pod, g.err = load(p)
+	}()
+	return nil
+}
+
+// load evaluates the file as the host did, from the same sources: what it means
+// cannot differ, and if it did the two would not agree on what a callback is.
+func load(p guestPod) (*starlark.Pod, error) {
+	pod, err := starlark.Load(context.Background(), p.Path, starlark.Options{Params: p.Params, Sources: p.Sources})
+	if err != nil {
+		return nil, err
+	}
+	if pod.Digest != p.Digest {
+		return nil, fmt.Errorf("%s: the guest has another version of it", p.Path)
+	}
+	return pod, nil
+}
+
+// attach puts the policy of a container in force, then gives it its card.
+func (g *guestAgent) attach(_ context.Context, a agent.Attach, netns *os.File) (err error) {
+	mac, err := frame.ParseMAC(a.NIC.MAC)
+	if err != nil {
+		return err
+	}
+	reg := hypercall.Registration{Sender: a.Sender, Name: a.Container, MAC: mac, NetNS: inode(netns)}
+	if k := g.agent.Container(a.Container); k != nil {
+		reg.Cgroup = k.CgroupID()
+	}
+	if err := g.calls.Register(reg); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.calls.Unregister(a.Sender))
+		}
+	}()
+	mode := hypercall.ModeEnforce
+	if a.Audit {
+		mode = hypercall.ModeAudit
+	}
+	if err := g.load(a.Sender, a.Program, mode); err != nil {
+		return err
+	}
+	id := policy.Identity{MAC: mac}
+	for _, p := range a.NIC.Addrs {
+		id.Addrs = append(id.Addrs, p.Addr())
+	}
+	g.mu.Lock()
+	g.senders[a.Container] = guestCard{a.Sender, id}
+	g.mu.Unlock()
+	return tap.Adopt(netns, tap.Config{Name: a.NIC.Name, MAC: mac, MTU: a.NIC.MTU, Addrs: a.NIC.Addrs, Gateways: a.NIC.Gateways})
+}
+
+// load puts a program and a mode in force.
+func (g *guestAgent) load(sender uint32, program []byte, mode hypercall.Mode) error {
+	hash, err := g.calls.Load(sender, program)
+	if err != nil {
+		return err
+	}
+	return g.calls.Swap(sender, hash, mode)
+}
+
+// hook runs a callback of the pod's file.
+func (g *guestAgent) hook(ctx context.Context, h agent.HookCall) error {
+	if g.loaded == nil {
+		return errors.New("the pod has no callbacks")
+	}
+	select {
+	case <-g.loaded:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if g.err != nil {
+		return g.err
+	}
+	c, err := container(g.pod, h.Container)
+	if err != nil {
+		return err
+	}
+	if h.Index < 0 || h.Index >= len(c.Callbacks) {
+		return fmt.Errorf("container %q: has %d callbacks, not %d", h.Container, len(c.Callbacks), h.Index+1)
+	}
+	ctxOf, err := g.contextOf(h)
+	if err != nil {
+		return err
+	}
+	return c.Callbacks[h.Index].Call(ctx, ctxOf)
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"debug/elf"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sekimori/lifecycle"
+	"sekimori/lifecycle/agent"
+	"sekimori/lifecycle/agent/p9"
+	"sekimori/vmm/hypercall"
+	"sekimori/vmm/initramfs"
+	"sekimori/vmm/uml"
+	"sekimori/vmm/vhostuser"
+	"sekimori/vmm/virtio"
+)
+
+// agentPort is the vsock port of the host that a guest's agent calls.
+const agentPort = 1024
+
+// guestCID is the guest's address on its vsock device, which is its own.
+const guestCID = 3
+
+// A container has three streams, and so does each exec; 2 * vsockConns *
+// vsockBuffer bounds what a guest can make the host hold, 256 MiB.
+const (
+	vsockBuffer = 128 << 10
+	vsockConns  = 1024
+)
+
+// bootTimeout is how long a guest may take from its start to the agent's call.
+const bootTimeout = 30 * time.Second
+
+// A machine is a User-Mode Linux kernel with an agent in it, of one pod.
+type machine struct {
+	cfg    machineConfig
+	log    *slog.Logger
+	secret [agent.SecretSize]byte
+	nics   []*guestNIC
+	vsock  *virtio.Vsock
+	files  *p9.Server
+	boot   sync.Once
+	ctx    context.Context // of what serves the guest; ends with close
+	cancel context.CancelFunc
+
+	// What boot made, or why it did not.
+	uml     *uml.Machine
+	host    *agent.Host
+	client  *agent.Client
+	console io.WriteCloser
+	err     error
+
+	serving sync.WaitGroup // of the devices and exports
+	policy  *guestPolicy
+}
+
+// A machineConfig is what a machine is made of.
+type machineConfig struct {
+	kernel  string
+	lpj     uint64
+	memory  int64
+	cpus    float64
+	cgroup  string // "" for none
+	pod     string
+	file    json.RawMessage // for the agent, to run callbacks; null for none
+	exports *exports
+	specs   map[string]guestSpec // by container
+}
+
+// newMachine makes the host's end of a machine that is not started.
+func newMachine(cfg machineConfig, nics []*guestNIC, policy *guestPolicy, log *slog.Logger) (*machine, error) {
+	m := &machine{cfg: cfg, log: log, nics: nics, policy: policy}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	rand.Read(m.secret[:]) // never fails (crypto/rand, Go 1.24)
+	all := map[string]*p9.Export{}
+	for name, e := range cfg.exports.opened {
+		all[name] = e
+	}
+	var err error
+	if m.files, err = p9.NewServer(p9.Config{Exports: all, MaxConns: len(all) + 1, Log: log}); err != nil {
+		return nil, err
+	}
+	m.vsock, err = virtio.NewVsock(virtio.VsockConfig{CID: guestCID, Buffer: vsockBuffer, MaxConns: vsockConns})
+	return m, err
+}
+
+// place starts the machine, if it does not run yet, and says what it has of a
+// container.
+func (m *machine) place(ctx context.Context, c lifecycle.RuntimeConfig) (*agent.Client, agent.CreateConfig, error) {
+	m.boot.Do(func() { m.err = m.start(ctx, c) })
+	if m.err != nil {
+		return nil, agent.CreateConfig{}, m.err
+	}
+	s, ok := m.cfg.specs[c.Spec.Name]
+	if !ok {
+		return nil, agent.CreateConfig{}, fmt.Errorf("container %q: not of this machine", c.Spec.Name)
+	}
+	return m.client, agent.CreateConfig{Spec: s.spec, IDBase: s.idBase, Shifted: s.shifted}, nil
+}
+
+// consoleLog is the file of the pod's directory that has the guest's console.
+const consoleLog = "console.log"
+
+// start boots the machine and returns when its agent knows the pod. If we are
+// root it runs as the host's user that c, the first container, is given for its
+// own: nobody else is that user.
+func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err error) {
+	if m.console, err = c.Append(consoleLog); err != nil {
+		return fmt.Errorf("machine: console: %w", err)
+	}
+	initrd, err := m.initrd()
+	if err != nil {
+		return fmt.Errorf("machine: initramfs: %w", err)
+	}
+	defer initrd.Close()
+	l, err := m.vsock.Listen(agentPort)
+	if err != nil {
+		return fmt.Errorf("machine: %w", err)
+	}
+	m.host = agent.Serve(l, agent.HostConfig{Secret: m.secret, Hypercall: m.hypercalls, File: m.file, Event: m.policy.event, Log: m.log})
+	cfg := uml.Config{
+		Kernel: m.cfg.kernel, LPJ: m.cfg.lpj, Memory: m.cfg.memory, InitRD: initrd, Init: "/seki",
+		Devices: []uml.Device{{ID: int(m.vsock.Type())}}, Append: []string{"--", "agent"},
+		UID: int(c.IDBase), GID: int(c.IDBase), Console: m.console, Cgroup: m.cfg.cgroup, CPUs: m.cfg.cpus,
+	}
+	for range m.nics {
+		cfg.Devices = append(cfg.Devices, uml.Device{ID: virtio.TypeNet})
+	}
+	// The machine outlives ctx, which is of its start.
+	if m.uml, err = uml.Start(context.WithoutCancel(ctx), &cfg); err != nil {
+		return err
+	}
+	m.serve()
+	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("machine: no word of the agent within %v", bootTimeout))
+	defer cancel()
+	go func() { // ends with the machine
+		<-m.uml.Done()
+		m.host.Close()
+	}()
+	if m.client, err = m.host.Agent(ctx); err != nil {
+		return m.died(err)
+	}
+	if err := m.uml.Booted(); err != nil {
+		m.log.Debug("initramfs stays in the host's memory", "err", err)
+	}
+	if err := m.client.Setup(ctx, agent.Setup{Pod: m.cfg.pod, Exports: m.cfg.exports.sorted(), File: m.cfg.file}); err != nil {
+		return m.died(err)
+	}
+	return nil
+}
+
+// died is err, or what the machine died of, if that is why.
+func (m *machine) died(err error) error {
+	if !errors.Is(err, agent.ErrGone) {
+		m.uml.Kill()
+		return fmt.Errorf("machine: %w%s", err, m.lastWords())
+	}
+	if cause := m.uml.Wait(); cause != nil {
+		return cause
+	}
+	return fmt.Errorf("machine: it powered off before its agent was ready%s", m.lastWords())
+}
+
+// lastWords are the last lines of the guest's console.
+func (m *machine) lastWords() string {
+	lines := strings.Split(strings.TrimSpace(m.uml.Console()), "\n")
+	if len(lines) == 1 && lines[0] == "" {
+		return ""
+	}
+	return "\n    its console: " + strings.Join(lines[max(0, len(lines)-3):], "\n    ")
+}
+
+// serve serves the devices, each on a goroutine that ends with the machine. The
+// kernel sets them up one after the other.
+func (m *machine) serve() {
+	devices := []virtio.Device{m.vsock}
+	for _, n := range m.nics {
+		devices = append(devices, n.device)
+	}
+	for i, d := range devices {
+		m.serving.Go(func() {
+			conn, err := m.uml.Accept(i)
+			if err != nil {
+				return // the machine has ended, and says why itself
+			}
+			err = vhostuser.Serve(context.Background(), conn, vhostuser.Config{Device: d, MaxMemory: uint64(m.cfg.memory) + 64<<20, Log: m.log})
+			if err != nil {
+				// A card without its guard must not go on, and nothing else can.
+				m.log.Error("machine ended: device", "device", i, "err", err)
+				m.uml.Kill()
+			}
+		})
+	}
+}
+
+// hypercalls answers the agent's.
+func (m *machine) hypercalls(conn net.Conn) {
+	defer conn.Close()
+	if err := hypercall.NewServer(m.policy, m.secret, 0).Serve(conn); err != nil && m.uml.Running() {
+		m.log.Warn("hypercalls ended", "err", err)
+	}
+}
+
+// file serves an export.
+func (m *machine) file(name string, conn net.Conn) bool {
+	if m.cfg.exports.opened[name] == nil {
+		return false
+	}
+	if err := m.files.ServeConn(m.ctx, conn); err != nil && m.uml.Running() {
+		m.log.Warn("export ended", "export", name, "err", err)
+	}
+	return true
+}
+
+// close ends the machine. Its error is what the machine died of, if not of us.
+func (m *machine) close() error {
+	m.boot.Do(func() { m.err = errors.New("machine: closed") })
+	m.cancel()
+	var err error
+	if m.uml != nil {
+		ended := !m.uml.Running()
+		m.host.Close() // the guest has nothing more to say
+		if cerr := m.uml.Close(); cerr != nil {
+			err = cerr
+		}
+		if ended {
+			err = errors.Join(err, m.uml.Wait())
+		}
+	}
+	m.serving.Wait()
+	if m.console != nil {
+		m.console.Close()
+	}
+	return errors.Join(err, m.vsock.Close(), m.cfg.exports.close())
+}
+
+// static refuses a seki that needs a dynamic loader, which no guest has.
+func static(f *os.File) error {
+	e, err := elf.NewFile(f)
+	if err != nil {
+		return err
+	}
+	for _, p := range e.Progs {
+		if p.Type == elf.PT_INTERP {
+			return errors.New("this seki is linked dynamically, and a guest has no libraries: build it with CGO_ENABLED=0, as make build does")
+		}
+	}
+	return nil
+}
+
+// initrd is the guest's first file system, in memory: this program, the device
+// that process 1 needs to complain on, and what it must know.
+func (m *machine) initrd() (*os.File, error) {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	defer self.Close()
+	if err := static(self); err != nil {
+		return nil, err
+	}
+	st, err := self.Stat()
+	if err != nil {
+		return nil, err
+	}
+	config, err := json.Marshal(bootConfig{Secret: hex.EncodeToString(m.secret[:]), Port: agentPort})
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate("initramfs", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "initramfs")
+	err = initramfs.Write(f, []initramfs.Entry{
+		{Name: "dev", Mode: fs.ModeDir | 0o755},
+		{Name: "dev/console", Mode: fs.ModeDevice | fs.ModeCharDevice | 0o600, Major: 5, Minor: 1},
+		{Name: "seki", Mode: 0o755, Data: self, Size: st.Size()},
+		{Name: bootFile, Mode: 0o600, Data: strings.NewReader(string(config)), Size: int64(len(config))},
+	})
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

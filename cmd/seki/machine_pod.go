@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"sekimori/lifecycle"
+	"sekimori/lifecycle/agent/p9"
+	"sekimori/lifecycle/bundle"
+	"sekimori/starlark"
+	"sekimori/vmm/uml/kernel"
+)
+
+// defaultMemory is a guest's memory where the file says nothing: pages that the
+// guest does not touch are not taken from the host.
+const defaultMemory = 256 << 20
+
+// choose says which machine the pod runs on: what the command line says, else
+// the file, else the best that runs here.
+func (a *app) choose(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
+	m := bundle.Machine{Kind: bundle.MachineAuto}
+	if pod.Machine != nil {
+		m = *pod.Machine
+	}
+	if o.machine != "" {
+		m.Kind = bundle.MachineKind(o.machine)
+	}
+	if o.kernel != "" {
+		path, err := filepath.Abs(o.kernel)
+		if err != nil {
+			return m, err
+		}
+		m.Kernel = path
+	}
+	if m.Memory == 0 {
+		m.Memory = defaultMemory
+	}
+	if m.Kind == bundle.MachineAuto {
+		// What the file needs beside a kernel is root's to make on the host, and
+		// root's containers start six times as fast there.
+		if m.Kind = bundle.MachineHost; os.Geteuid() != 0 || m.Kernel != "" {
+			m.Kind = bundle.MachineUML
+		}
+	}
+	switch {
+	case m.Kind == bundle.MachineKVM:
+		return m, &codeError{exitFailed, errors.New("machine kvm: not in this build of seki (seki doctor)")}
+	case m.Kind == bundle.MachineHost && m.Kernel != "":
+		return m, usage("--kernel: machine host runs on the host's own\n    --machine uml")
+	case m.Kind == bundle.MachineUML && pod.Uplink != nil && os.Geteuid() != 0:
+		return m, fmt.Errorf("%s: uplink() needs root: it makes a network interface on the host\n    sudo seki run %[1]s, or without uplink()", pod.Path)
+	}
+	return m, nil
+}
+
+// machine makes the configuration of a pod in a machine of its own kernel out
+// of that of the same pod on the host.
+func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Machine, params map[string]string) (err error) {
+	mc := machineConfig{kernel: spec.Kernel, memory: spec.Memory &^ 4095, cpus: spec.CPUs, pod: p.Name, specs: map[string]guestSpec{}}
+	if mc.kernel == "" {
+		k, err := kernel.Find(kernel.Dirs(w.env)...)
+		if err != nil {
+			return fmt.Errorf("machine uml: %w", err)
+		}
+		mc.kernel, mc.lpj = k.Path, k.LPJ
+	}
+	mc.exports = &exports{opened: map[string]*p9.Export{}, shared: map[string]bool{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, mc.exports.close())
+		}
+	}()
+	var nics []*guestNIC
+	callbacks := false
+	for i, c := range p.Containers {
+		if mc.specs[c.Spec.Name], err = mc.exports.export(i, c.Spec); err != nil {
+			return err
+		}
+		callbacks = callbacks || len(c.Callbacks) > 0
+		if c.Spec.NIC == nil {
+			continue
+		}
+		n, err := w.nic(c)
+		if err != nil {
+			return fmt.Errorf("container %q: card: %w", c.Spec.Name, err)
+		}
+		nics = append(nics, n)
+	}
+	if callbacks {
+		file := guestPod{Path: filepath.Join(p.Root(), filepath.Base(p.Path)), Params: params, Sources: p.Sources(), Digest: p.Digest}
+		if mc.file, err = json.Marshal(file); err != nil {
+			return err
+		}
+	}
+	if cfg.Network == nil {
+		// The pod has no card, but its end is the machine's.
+		if cfg.Network, cfg.NetworkRecord, err = w.network(p); err != nil {
+			return err
+		}
+	}
+	n := cfg.Network.(*network)
+	policy := newGuestPolicy(n.table, w.mode)
+	m, err := newMachine(mc, nics, policy, w.log)
+	if err != nil {
+		return errors.Join(err, n.Close())
+	}
+	for i := range cfg.Containers {
+		for h := range cfg.Containers[i].Hooks { // of the same index as the container's callbacks
+			cfg.Containers[i].Hooks[h].Run = m.guestHook(h)
+		}
+	}
+	cfg.Machine = string(bundle.MachineUML)
+	cfg.Network, cfg.Runtime = &guestNetwork{n, m, policy}, lifecycle.Guest(m.place)
+	return nil
+}
+
+// nic makes the card of a container, with its envelope.
+func (w *wire) nic(c *starlark.Container) (*guestNIC, error) {
+	if c.Policy == nil {
+		return newGuestNIC(c.Spec.Name, c.Spec.NIC, nothingProgram())
+	}
+	mode := c.Policy.Mode()
+	if w.mode != "" {
+		mode = w.mode
+	}
+	envelope, err := c.Policy.Envelope(c.Identity(), mode)
+	if err != nil {
+		return nil, err
+	}
+	return newGuestNIC(c.Spec.Name, c.Spec.NIC, envelope)
+}
