@@ -259,6 +259,20 @@ func TestProcess(t *testing.T) {
 			}
 		}
 	}
+	for file, want := range map[string][]string{
+		"limits":        {"Max core file size        1                    1 ", "Max open files            1000                 1000 ", "Max locked memory         0                    0 "},
+		"oom_score_adj": {"500\n"},
+		"personality":   {"00040000\n"}, // ADDR_NO_RANDOMIZE
+		"cmdline":       {"seki-uml\x00"},
+		"environ":       {"TMPDIR=/run\x00GLIBC_TUNABLES=glibc.pthread.rseq=0\x00"},
+	} {
+		data, err := os.ReadFile("/proc/" + strconv.Itoa(m.PID()) + "/" + file)
+		for _, w := range want {
+			if err != nil || !strings.Contains(string(data), w) {
+				t.Errorf("%s: %v, no %q in\n%s", file, err, w, data)
+			}
+		}
+	}
 	// Introspection reads the kernel's memory by its host address.
 	var word [8]byte
 	local := []unix.Iovec{{Base: &word[0], Len: 8}}
