@@ -3,9 +3,11 @@ package uml_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -182,6 +184,30 @@ func TestContext(t *testing.T) {
 	if _, err := uml.Start(cx, c); !errors.Is(err, context.Canceled) {
 		t.Errorf("Start = %v; want canceled", err)
 	}
+}
+
+// TestTogether starts many at once: what one is handed no other one gets.
+func TestTogether(t *testing.T) {
+	k := requireKernel(t)
+	initrd := archive(t, compile(t, "init.c"))
+	var group sync.WaitGroup
+	for i := range 12 {
+		group.Go(func() {
+			c := config(k, initrd)
+			c.Append = []string{fmt.Sprintf("tag=%d", i)}
+			m, err := uml.Start(ctx(t), c)
+			if err != nil {
+				t.Errorf("machine %d: %v", i, err)
+				return
+			}
+			defer m.Close()
+			err = m.Wait()
+			if said := m.Console(); err != nil || strings.Count(said, "I am") != 1 || !strings.Contains(said, fmt.Sprintf("I am %d.", i)) {
+				t.Errorf("machine %d: %v, %q", i, err, said)
+			}
+		})
+	}
+	group.Wait()
 }
 
 func TestProbe(t *testing.T) {

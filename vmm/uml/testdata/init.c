@@ -58,6 +58,8 @@ int main(void)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("init runs\n");
+	if (getenv("tag"))
+		printf("I am %s.\n", getenv("tag"));
 	if (!what)
 		stop();
 	if (!strcmp(what, "escape"))
