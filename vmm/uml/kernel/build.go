@@ -57,6 +57,15 @@ func Build(ctx context.Context, o Options) (Kernel, error) {
 		return Kernel{}, err
 	}
 	defer l.Close()
+	o.Progress("looking for "+sourcePackage, 0)
+	src, err := findSource(ctx)
+	if err != nil {
+		return Kernel{}, err
+	}
+	if k, err := read(o.Dir, key(src.version)); err == nil && !o.Force {
+		o.Progress("built already", 100)
+		return k, nil
+	}
 	if err := prepare(o.Dir); err != nil {
 		return Kernel{}, err
 	}
@@ -65,14 +74,8 @@ func Build(ctx context.Context, o Options) (Kernel, error) {
 		return Kernel{}, err
 	}
 	defer os.RemoveAll(work)
-	o.Progress("looking for "+sourcePackage, 0)
-	src, err := findSource(ctx, work)
-	if err != nil {
+	if err := src.fetch(ctx, work); err != nil {
 		return Kernel{}, err
-	}
-	name := key(src.version)
-	if k, err := read(o.Dir, name); err == nil && !o.Force {
-		return k, nil
 	}
 	k, err := o.build(ctx, src, work)
 	if err != nil {

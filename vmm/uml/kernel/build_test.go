@@ -17,14 +17,12 @@ import (
 // The programs of a build, played: they do what the real ones would in as much
 // as the next one looks at it, and write down that they were called.
 var fakes = map[string]string{
+	"apt-cache":  `echo linux-source-6.12:; echo "  Candidate: $(cat "$FAKE/version")"`,
 	"apt-get":    `touch linux-source-6.12_1_all.deb`,
 	"dpkg-query": `exit 1`,
-	"dpkg-deb": `case $1 in
-		-f) cat "$FAKE/version" ;;
-		-x) mkdir -p "$3$FAKE/src"; cp "$FAKE/version" "$3$FAKE/src/linux-source-6.12.tar.xz" ;;
-		esac`,
-	"tar":   `exit 0`,
-	"patch": `exit 0`,
+	"dpkg-deb":   `mkdir -p "$3$FAKE/src"; cp "$FAKE/version" "$3$FAKE/src/linux-source-6.12.tar.xz"`,
+	"tar":        `exit 0`,
+	"patch":      `exit 0`,
 	"make": `for a; do case $a in O=*) out=${a#O=} ;; esac; done
 		case "$*" in
 		*allnoconfig*) cp "$out/all.config" "$out/.config"; sed -i "$(cat "$FAKE/sed")" "$out/.config" ;;
@@ -104,7 +102,8 @@ func (h *host) clean(kernels int) {
 
 func TestBuild(t *testing.T) {
 	h := newHost(t)
-	if err := os.MkdirAll(filepath.Join(h.opt.Dir, "build-stale/objects"), 0o755); err != nil { // of a build that was killed
+	// Of a build that was killed.
+	if err := os.MkdirAll(filepath.Join(h.opt.Dir, "build-stale/objects"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	last := -1
@@ -135,8 +134,12 @@ func TestBuild(t *testing.T) {
 	}
 
 	last = -1
+	h.write("calls", "")
 	if again, err := kernel.Build(t.Context(), h.opt); err != nil || again.Path != k.Path || h.made() != 1 {
 		t.Errorf("a second Build = %s, %v, after %d compilations; want the first one's", again.Path, err, h.made())
+	}
+	if calls, err := os.ReadFile(filepath.Join(h.dir, "calls")); err != nil || strings.Contains(string(calls), "apt-get") {
+		t.Errorf("what is built was downloaded again: %v, %q", err, calls)
 	}
 	last = -1
 	h.opt.Force = true
@@ -162,6 +165,8 @@ func TestBuildFails(t *testing.T) {
 		{"an option comes on", "sed", "s/# CONFIG_HOSTFS is not set/CONFIG_HOSTFS=y/", "CONFIG_HOSTFS is not set"},
 		{"a patch does not apply", "bin/patch", "#!/bin/sh\necho hunk failed; exit 1\n", "hunk failed"},
 		{"no package", "bin/apt-get", "#!/bin/sh\necho 'E: Unable to locate package' >&2; exit 100\n", "apt-get update"},
+		{"apt does not know it", "bin/apt-cache", "#!/bin/sh\nexit 0\n", "apt does not know it"},
+		{"apt has none to give", "version", "(none)\n", "apt does not know it"},
 		{"two packages", "bin/apt-get", "#!/bin/sh\ntouch linux-source-6.12_1_all.deb linux-source-6.12_2_all.deb\n", "2 files"},
 	}
 	for _, tt := range tests {

@@ -16,40 +16,55 @@ const sourcePackage = "linux-source-6.12"
 // sourceDir is where the package puts its archive. Tests look elsewhere.
 var sourceDir = "/usr/src"
 
-// A source is an archive of the kernel's source, and the version of the package
-// that it came in.
+// A source is a version of the package and, once it is here, the archive that
+// came in it.
 type source struct {
 	version string
 	archive string
 }
 
-// findSource looks for the source package: the installed one, else it is
-// downloaded, with apt, into dir; that needs no root, only the package lists.
-func findSource(ctx context.Context, dir string) (source, error) {
+// findSource looks for the source package: the installed one, or the one that
+// apt would download, which is known without doing so.
+func findSource(ctx context.Context) (source, error) {
 	archive := filepath.Join(sourceDir, sourcePackage+".tar.xz")
 	if _, err := os.Stat(archive); err == nil {
 		if v, err := output(ctx, "", "dpkg-query", "-W", "-f", "${Version}", sourcePackage); err == nil && v != "" {
 			return source{v, archive}, nil
 		}
 	}
-	if _, err := exec.LookPath("apt-get"); err != nil {
-		return source{}, fmt.Errorf("source package %s: it is not installed, and there is no apt-get to fetch it", sourcePackage)
+	if _, err := exec.LookPath("apt-cache"); err != nil {
+		return source{}, fmt.Errorf("source package %s: it is not installed, and there is no apt to fetch it", sourcePackage)
 	}
-	if _, err := output(ctx, dir, "apt-get", "-qq", "download", sourcePackage); err != nil {
-		return source{}, fmt.Errorf("source package %s: %w\n    apt-get update, as root, renews the package lists; the package is in Debian 12 (security) and 13", sourcePackage, err)
-	}
-	debs, _ := filepath.Glob(filepath.Join(dir, sourcePackage+"_*.deb"))
-	if len(debs) != 1 {
-		return source{}, fmt.Errorf("source package %s: apt-get download left %d files in %s", sourcePackage, len(debs), dir)
-	}
-	version, err := output(ctx, "", "dpkg-deb", "-f", debs[0], "Version")
+	policy, err := output(ctx, "", "apt-cache", "policy", sourcePackage)
 	if err != nil {
-		return source{}, err
+		return source{}, fmt.Errorf("source package %s: %w", sourcePackage, err)
+	}
+	for line := range strings.Lines(policy) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "Candidate: "); ok && v != "(none)" {
+			return source{version: v}, nil
+		}
+	}
+	return source{}, fmt.Errorf("source package %s: apt does not know it\n    apt-get update, as root, renews its lists; the package is in Debian 12 (security) and 13", sourcePackage)
+}
+
+// fetch downloads the package into dir if it is not installed. That needs no
+// root, only apt's lists.
+func (s *source) fetch(ctx context.Context, dir string) error {
+	if s.archive != "" {
+		return nil
+	}
+	if _, err := output(ctx, dir, "apt-get", "-qq", "download", sourcePackage+"="+s.version); err != nil {
+		return fmt.Errorf("source package %s: %w\n    apt-get update, as root, renews the package lists", sourcePackage, err)
+	}
+	debs, err := filepath.Glob(filepath.Join(dir, sourcePackage+"_*.deb"))
+	if err != nil || len(debs) != 1 {
+		return fmt.Errorf("source package %s: apt-get download left %d files in %s", sourcePackage, len(debs), dir)
 	}
 	if _, err := output(ctx, "", "dpkg-deb", "-x", debs[0], filepath.Join(dir, "deb")); err != nil {
-		return source{}, err
+		return err
 	}
-	return source{version, filepath.Join(dir, "deb", archive)}, os.Remove(debs[0])
+	s.archive = filepath.Join(dir, "deb", sourceDir, sourcePackage+".tar.xz")
+	return os.Remove(debs[0])
 }
 
 // unpack unpacks the archive into dir and patches what is there. What no build
