@@ -27,6 +27,12 @@ func FuzzParse(f *testing.F) {
 	} {
 		f.Add(unhex(f, text))
 	}
+	for _, text := range []string{discover, request, ack} {
+		f.Add(dhcp4(f, text))
+	}
+	for _, text := range []string{solicit, reply} {
+		f.Add(dhcp6(f, text))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var k frame.Key
 		r := frame.Parse(b, &k)

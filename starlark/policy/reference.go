@@ -33,7 +33,7 @@ var guardWhat = map[string]string{
 	"arp":  "ARP whose sender address is not the card's",
 	"ndp":  "neighbour advertisements for addresses, and link-layer addresses, that are not the card's",
 	"ra":   "router advertisements and redirects",
-	"dhcp": "what a DHCP server sends",
+	"dhcp": "what DHCP servers and relays send, and what a client sends for another card",
 }
 
 // Predicates documents the predicates, in the order they judge.

@@ -106,7 +106,10 @@ func policies() []Entry {
 		Name: "policy", Signature: "policy(allow_arp, allow_tcp, ..., allow_icmp = True)", Result: "policy",
 		Doc: "Predicates compiled into one program: functions by position, known by their names, and functions or constants by name.",
 		Params: append(params,
+			Param{"egress", "a list of functions, or a dict from name to function, True or False", "[]", "more predicates of what the container sends: those by position and by name are, too"},
+			Param{"ingress", "a list of functions, or a dict from name to function, True or False", "all of it passes", "predicates of what the container is sent, judged at its card, by the same three layers and without guards"},
 			Param{"mode", `"enforce" or "audit"`, `"enforce"`, "audit records the verdict and forwards"},
+			Param{"budget", "an integer of at least 1", "None", "steps that a frame may take at most; a policy that may take more does not compile"},
 			Param{"guard", `"on", "off" or a list of guards to switch off`, `"on"`, "what is dropped before any predicate"}),
 	}}
 }
@@ -115,14 +118,14 @@ func policies() []Entry {
 var questions = []Entry{
 	{
 		Name: "rate", Signature: "rate(spec, burst = None)", Result: "True or False",
-		Doc: "A token bucket of the container's: True, and a token less, while there is one. It stays full where the predicate does not ask.",
+		Doc: "A token bucket of the container's: True, and a token less, while there is one. It stays full where the predicate does not ask. A frame that asks twice gets one answer; a reload goes on with the bucket of an equal rate() in a function of the same name.",
 		Params: []Param{
 			{"spec", "a string", "", `how many and for how long: "100/s", "30/m", "5/h"`},
 			{"burst", "an integer of at least 1", "the number of spec", "how many may come at once"},
 		},
 	},
-	{Name: "established", Signature: "established()", Result: "True or False", Doc: "The frame answers a flow that was allowed the other way round."},
-	{Name: "answered", Signature: "answered()", Result: "True or False", Doc: "The ARP reply or neighbour advertisement answers a request that was really asked."},
+	{Name: "established", Signature: "established()", Result: "True or False", Doc: "The frame belongs to a flow of which the other side sent, and was let through: TCP in the last two hours, UDP in the last three minutes, an echo request in the last 30 seconds. A container remembers 4,096 flows and requests; the one not seen for longest is put out, and what is put out is not established."},
+	{Name: "answered", Signature: "answered()", Result: "True or False", Doc: "The ARP reply, neighbour or router advertisement answers what the other side really asked: in the last three seconds, a router in the last ten."},
 	{
 		Name: "audit", Signature: "audit(predicate)", Result: "a predicate", Doc: "In policy(): what the predicate would drop is recorded, and goes on.",
 		Params: []Param{{"predicate", "a function, True or False", "", "the predicate"}},
