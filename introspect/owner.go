@@ -14,14 +14,11 @@ type Owner struct {
 	Cause string
 }
 
-// Bits of the pointer that virtio_net keeps for a descriptor
-// (drivers/net/virtio_net.c): an XDP frame is no sk_buff; the second says,
-// since v6.11, that the driver forgot the socket.
-const (
-	dataXDP    = 1
-	dataOrphan = 2
-	dataFlags  = 7 // a sk_buff is aligned to more
-)
+// dataFlags are bits of the pointer that virtio_net keeps for a descriptor
+// (drivers/net/virtio_net.c): an XDP frame is no sk_buff, and of some, since
+// v6.11, the driver forgot the socket. The numbers differ between versions; a
+// sk_buff that kept its socket has none of them in all.
+const dataFlags = 7
 
 // States of a socket that is no whole struct sock (include/net/tcp_states.h).
 const (
@@ -65,12 +62,8 @@ func (q *Queue) owner(head uint16, length int) Owner {
 	switch {
 	case err != nil:
 		return Owner{Cause: "the driver's state of the queue is not found"}
-	case data&dataXDP != 0:
-		return Owner{Cause: "an xdp frame has no socket"}
-	case data&dataOrphan != 0:
-		return Owner{Cause: "the driver forgot the socket"}
 	case data&dataFlags != 0:
-		return Owner{Cause: "the driver's state is no sk_buff"}
+		return Owner{Cause: "an xdp frame, or one whose socket the driver forgot"}
 	}
 	skb, err := g.read(data, g.skb)
 	if err != nil {

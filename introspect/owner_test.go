@@ -69,9 +69,9 @@ func TestOwner(t *testing.T) {
 		{"the kernel's socket, forwarded", &introspecttest.Socket{Kern: true}, 999, 5, introspecttest.Frame{Iif: 4}, nobody("no container's")},
 		{"without a socket", nil, 0, 0, introspecttest.Frame{}, kernel},
 		{"without a socket, forwarded", nil, 0, 0, introspecttest.Frame{Iif: 4}, nobody("lost its socket")},
-		{"the driver forgot it", nil, 0, 0, introspecttest.Frame{Flags: 2}, nobody("forgot")},
+		{"the driver forgot it", nil, 0, 0, introspecttest.Frame{Flags: 2}, nobody("driver forgot")},
 		{"xdp", nil, 0, 0, introspecttest.Frame{Flags: 1}, nobody("xdp")},
-		{"not a pointer", nil, 0, 0, introspecttest.Frame{Flags: 4}, nobody("no sk_buff")},
+		{"not a pointer", nil, 0, 0, introspecttest.Frame{Flags: 4}, nobody("xdp")},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
