@@ -78,3 +78,29 @@ func BenchmarkVsockIn(b *testing.B) {
 	close(stop)
 	<-done
 }
+
+// BenchmarkVsockEcho is a guest that sends 64 bytes and waits for them to come
+// back from a program on the host.
+func BenchmarkVsockEcho(b *testing.B) {
+	v, g := newVsock(b, virtio.VsockConfig{})
+	l := listen(b, v, 9)
+	g.send(vpacket{op: opRequest, srcPort: 1000, dstPort: 9})
+	c, err := l.Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	go io.Copy(c, struct{ io.Reader }{c})
+	g.one(opResponse)
+	got := uint32(0)
+	p := vpacket{op: opRW, srcPort: 1000, dstPort: 9, data: make([]byte, 64)}
+	for b.Loop() {
+		p.fwdCnt = got
+		g.send(p)
+		for want := got + 64; got != want; {
+			for _, p := range g.recv() {
+				got += uint32(len(p.data))
+			}
+		}
+	}
+}

@@ -266,28 +266,43 @@ func (c *vsockConn) take(b []byte) int {
 // Write implements [net.Conn]. It returns when the bytes are on their way; that
 // the guest's program has got them only its answer shows.
 func (c *vsockConn) Write(b []byte) (done int, err error) {
+	for {
+		n, err := c.put(b[done:])
+		if n > 0 {
+			c.v.hurry()
+		}
+		done += n
+		if err != nil || done == len(b) {
+			return done, err
+		}
+	}
+}
+
+// put takes some of b, if there is anything, and waits until it can.
+func (c *vsockConn) put(b []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
 		switch {
 		case c.closed:
-			return done, c.opError("write", net.ErrClosed)
+			return 0, c.opError("write", net.ErrClosed)
 		case c.writeBy.expired:
-			return done, c.opError("write", os.ErrDeadlineExceeded)
+			return 0, c.opError("write", os.ErrDeadlineExceeded)
 		case c.err != nil:
-			return done, c.opError("write", c.err)
+			return 0, c.opError("write", c.err)
 		case c.shut&vsockNoSend != 0, c.peerShut&vsockNoReceive != 0, c.state == vsockGone:
-			return done, c.opError("write", syscall.EPIPE)
+			return 0, c.opError("write", syscall.EPIPE)
 		case len(b) == 0:
-			return done, nil
+			return 0, nil
 		}
 		if n := min(len(b), c.out.free()); n > 0 {
 			one, two := c.out.room(n)
 			copy(two, b[copy(one, b):n])
 			c.out.add(n)
-			b, done = b[n:], done+n
-			c.ready()
-			continue
+			if c.pending() {
+				c.v.out.push(c)
+			}
+			return n, nil
 		}
 		c.writer.Wait()
 	}

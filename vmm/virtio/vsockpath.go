@@ -166,6 +166,24 @@ func (v *Vsock) pump() {
 func (v *Vsock) deliver() (more bool) {
 	v.rx.mu.Lock()
 	defer v.rx.mu.Unlock()
+	return v.deliverLocked()
+}
+
+// hurry delivers on the caller's goroutine, if nobody is at it: to wake the
+// pump costs a switch of goroutines.
+func (v *Vsock) hurry() {
+	if v.rx.mu.TryLock() {
+		more := v.deliverLocked()
+		v.rx.mu.Unlock()
+		if !more {
+			return
+		}
+	}
+	// Whoever is at it may have looked already: the pump looks again.
+	v.signal()
+}
+
+func (v *Vsock) deliverLocked() (more bool) {
 	q := v.rx.q
 	if q == nil {
 		return false
