@@ -30,7 +30,9 @@ func (r *request) readdir() error {
 		return unix.EINVAL
 	}
 	count = min(count, uint32(r.msize-headerLen-4))
-	r.room(4 + int(count))
+	if err := r.room(4 + int(count)); err != nil {
+		return err
+	}
 	r.e.u32(0)
 	if f.opened.fd < 0 {
 		r.dots(f, offset, int(count))
@@ -75,7 +77,10 @@ func (r *request) entries(f *fid, offset uint64, count int) error {
 	if size < direntMax {
 		return unix.EINVAL
 	}
-	buf := r.s.buffer(smallBuffer)
+	buf, err := r.s.buffer(smallBuffer, r.stop)
+	if err != nil {
+		return err
+	}
 	defer r.s.giveBack(buf)
 
 	f.opened.mu.Lock()

@@ -242,7 +242,9 @@ func (r *request) read() error {
 	case offset > math.MaxInt64:
 		return unix.EINVAL
 	}
-	r.room(4 + int(count))
+	if err := r.room(4 + int(count)); err != nil {
+		return err
+	}
 	buf := r.e.b[headerLen+4 : headerLen+4+int(count)]
 	n, err := ignoringEINTR(func() (int, error) { return unix.Pread(f.opened.fd, buf, int64(offset)) })
 	if err != nil {

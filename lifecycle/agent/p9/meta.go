@@ -94,6 +94,10 @@ func (r *request) setattr() error {
 	if err := f.writable(); err != nil {
 		return err
 	}
+	if f.node.kind == unix.S_IFCHR || f.node.kind == unix.S_IFBLK {
+		// Its mode and owner say who on the host may use the host's device.
+		return unix.EPERM
+	}
 	if err := f.setOwner(valid, want); err != nil {
 		return err
 	}

@@ -306,6 +306,45 @@ func TestStalled(t *testing.T) {
 	}
 }
 
+// TestBuffers: whoever holds the large buffers and does not let go holds up
+// large messages of others, but not small ones, and only until it ends.
+func TestBuffers(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/f", strings.Repeat("x", 1<<20))
+	s := newServer(t, p9.Config{Exports: map[string]*p9.Export{"": export(t, dir, writable)}, MaxBuffers: 2})
+	ctx, cancel := context.WithCancel(t.Context())
+	ours, theirs := pair(t)
+	defer ours.Close()
+	done := make(chan error, 1)
+	go func() { done <- s.ServeConn(ctx, theirs) }()
+	c := &client{t: t, conn: ours, next: 100}
+	c.version(512 << 10)
+	c.must(tAttach, root, uint32(noFid), "root", "", 0)
+	fid, _ := c.open("f", 0)
+	for tag := range uint16(8) { // more replies than the socket holds
+		c.send(tRead, tag, msg(fid, uint64(0), 500000))
+	}
+	d := dialTo(t, s)
+	fid, _ = d.open("f", 0)
+	for range 100 {
+		d.must(tGetattr, fid, uint64(0x7ff))
+		d.must(tRead, fid, uint64(0), 1000)
+	}
+	d.send(tRead, 1, msg(fid, uint64(0), 100000))
+	d.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, _, _, err := d.tryRecv(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a large read while all buffers are held: %v; want it to wait", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	d.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if kind, _, b := d.recv(); kind != tRead+1 || len(b) != 4+100000 {
+		t.Errorf("then the reply is %d with %d bytes", kind, len(b))
+	}
+}
+
 func TestServe(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/f", "content")
@@ -348,7 +387,7 @@ func TestServe(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	for _, cfg := range []p9.Config{{MaxMsize: 4095}, {MaxMsize: 1 << 30}, {MaxRequests: -1}, {MaxConns: 5000}, {MaxFids: -1}} {
+	for _, cfg := range []p9.Config{{MaxMsize: 4095}, {MaxMsize: 1 << 30}, {MaxRequests: -1}, {MaxConns: 5000}, {MaxBuffers: -1}, {MaxFids: -1}} {
 		if _, err := p9.NewServer(cfg); err == nil {
 			t.Errorf("NewServer(%+v) took it", cfg)
 		}

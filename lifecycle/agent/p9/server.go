@@ -9,6 +9,8 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Config says what a server serves. The zero value of a limit means the
@@ -22,9 +24,13 @@ type Config struct {
 	// MaxRequests is how many requests of one connection are at work at once,
 	// 16 by default; what comes then waits in the connection.
 	MaxRequests int
-	// MaxConns is how many connections are served at once, 16 by default.
-	// MaxConns * MaxRequests * MaxMsize bounds the memory of messages.
+	// MaxConns is how many connections are served at once, 128 by default: each
+	// mount is one.
 	MaxConns int
+	// MaxBuffers is how many messages longer than 16 KiB are in memory at once,
+	// over all connections, 64 by default. With MaxMsize it bounds the memory
+	// of messages, but for 32 KiB of each request at work.
+	MaxBuffers int
 	// MaxFids is how many fids all connections have, by default as many as the
 	// process has descriptors for (a quarter of RLIMIT_NOFILE, at most 65536).
 	// Beyond it the guest gets ENFILE.
@@ -36,9 +42,10 @@ type Config struct {
 // A Server speaks 9P2000.L with the guests' kernels.
 type Server struct {
 	cfg     Config
-	fids    atomic.Int64 // still to be had
-	conns   atomic.Int64 // still to be had
-	buffers sync.Pool    // *[]byte of MaxMsize
+	fids    atomic.Int64  // still to be had
+	conns   atomic.Int64  // still to be had
+	large   chan struct{} // has one in it for each large buffer in use
+	buffers sync.Pool     // *[]byte of MaxMsize
 }
 
 // NewServer returns a server; there is nothing to close but the exports.
@@ -55,7 +62,8 @@ func NewServer(cfg Config) (*Server, error) {
 	err := errors.Join(
 		set(&cfg.MaxMsize, 512<<10, minMsize, 16<<20, "message size"),
 		set(&cfg.MaxRequests, 16, 1, 1024, "requests"),
-		set(&cfg.MaxConns, 16, 1, 1024, "connections"),
+		set(&cfg.MaxConns, 128, 1, 1024, "connections"),
+		set(&cfg.MaxBuffers, 64, 1, 1024, "buffers"),
 		set(&cfg.MaxFids, defaultFids(), 1, 1<<20, "fids"))
 	if err != nil {
 		return nil, err
@@ -63,7 +71,7 @@ func NewServer(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, large: make(chan struct{}, cfg.MaxBuffers)}
 	s.fids.Store(int64(cfg.MaxFids))
 	s.conns.Store(int64(cfg.MaxConns))
 	return s, nil
@@ -113,7 +121,7 @@ func (s *Server) ServeConn(ctx context.Context, conn io.ReadWriteCloser) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 
-	c := newSession(s, conn)
+	c := newSession(s, conn, ctx.Done())
 	err := c.serve()
 	conn.Close() // whoever is stuck in a reply comes loose
 	c.wait()
@@ -127,28 +135,35 @@ func (s *Server) ServeConn(ctx context.Context, conn io.ReadWriteCloser) error {
 // smallBuffer is what every message but the bulk ones fits into.
 const smallBuffer = 16 << 10
 
-// buffer returns room for n bytes, n at most MaxMsize, and how to give it back.
-func (s *Server) buffer(n int) *[]byte {
+// buffer returns room for n bytes, n at most MaxMsize; giveBack takes it. For a
+// large one it waits until there is one to be had, or stop ends.
+func (s *Server) buffer(n int, stop <-chan struct{}) (*[]byte, error) {
 	if n <= smallBuffer {
 		if b, ok := smallBuffers.Get().(*[]byte); ok {
-			return b
+			return b, nil
 		}
 		b := make([]byte, smallBuffer)
-		return &b
+		return &b, nil
+	}
+	select {
+	case s.large <- struct{}{}:
+	case <-stop:
+		return nil, unix.EINTR
 	}
 	if b, ok := s.buffers.Get().(*[]byte); ok {
-		return b
+		return b, nil
 	}
-	b := make([]byte, s.cfg.MaxMsize)
-	return &b
+	b := make([]byte, s.cfg.MaxMsize) // more than a small one, or n were not
+	return &b, nil
 }
 
 func (s *Server) giveBack(b *[]byte) {
 	if len(*b) == smallBuffer {
 		smallBuffers.Put(b)
-	} else {
-		s.buffers.Put(b)
+		return
 	}
+	s.buffers.Put(b)
+	<-s.large
 }
 
 // smallBuffers are the same for every server.

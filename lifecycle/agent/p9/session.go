@@ -16,7 +16,8 @@ import (
 type session struct {
 	s     *Server
 	conn  io.ReadWriter
-	msize int // 0 until Tversion
+	stop  <-chan struct{} // ends with whoever serves
+	msize int             // 0 until Tversion
 	fids  fidTable
 	locks lockTable
 	attrs chan struct{} // one for each extended attribute held in memory
@@ -41,9 +42,9 @@ type request struct {
 	e     encoder
 }
 
-func newSession(s *Server, conn io.ReadWriter) *session {
+func newSession(s *Server, conn io.ReadWriter, stop <-chan struct{}) *session {
 	return &session{
-		s: s, conn: conn,
+		s: s, conn: conn, stop: stop,
 		fids:  fidTable{budget: &s.fids, m: map[uint32]*fid{}},
 		locks: lockTable{budget: &s.fids},
 		attrs: make(chan struct{}, maxAttrs),
@@ -102,26 +103,40 @@ func (c *session) read() (*request, error) {
 	if size < headerLen || size > uint32(limit) {
 		return nil, fmt.Errorf("%w: message of %d bytes", errProtocol, size)
 	}
-	r := &request{session: c, kind: head[4], tag: binary.LittleEndian.Uint16(head[5:]), in: c.s.buffer(int(size))}
+	in, err := c.s.buffer(int(size), c.stop)
+	if err != nil {
+		return nil, err
+	}
+	r := &request{session: c, kind: head[4], tag: binary.LittleEndian.Uint16(head[5:]), in: in}
 	r.d.b = (*r.in)[:size-headerLen]
-	if _, err := io.ReadFull(c.conn, r.d.b); err != nil {
+	_, err = io.ReadFull(c.conn, r.d.b)
+	if err == nil {
+		err = r.room(0)
+	}
+	if err != nil {
 		r.free()
 		return nil, err
 	}
-	r.room(0)
 	return r, nil
 }
 
-// room makes room for a reply of n bytes, and begins it.
-func (r *request) room(n int) {
+// room makes room for a reply of n bytes, and begins it. A request has one
+// large buffer at most, the one that it came in or the one for its reply, so
+// that those who wait for one wait for nobody who waits, too.
+func (r *request) room(n int) error {
+	if r.reply != nil && n+headerLen <= len(*r.reply) {
+		return nil
+	}
+	next, err := r.s.buffer(n+headerLen, r.stop)
+	if err != nil {
+		return err
+	}
 	if r.reply != nil {
-		if n+headerLen <= len(*r.reply) {
-			return
-		}
 		r.s.giveBack(r.reply)
 	}
-	r.reply = r.s.buffer(n + headerLen)
+	r.reply = next
 	r.e.b = (*r.reply)[:headerLen]
+	return nil
 }
 
 func (r *request) free() {

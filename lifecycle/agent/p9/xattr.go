@@ -163,7 +163,9 @@ func (r *request) readAttr(a *attr, offset uint64, count int) error {
 	}
 	value := a.value[min(offset, uint64(len(a.value))):]
 	value = value[:min(count, len(value))]
-	r.room(4 + len(value))
+	if err := r.room(4 + len(value)); err != nil {
+		return err
+	}
 	r.e.u32(uint32(len(value)))
 	r.e.b = append(r.e.b, value...)
 	return nil
