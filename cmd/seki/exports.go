@@ -38,6 +38,21 @@ type guestSpec struct {
 	shifted []string
 }
 
+// owners is the guest's id of the container's id 0: its range's first where it
+// has a user namespace whose range is ours to choose, else root.
+func (g *guestSpec) owners() uint32 {
+	l := g.spec.OCI.Linux
+	if l == nil || len(l.UIDMappings) > 0 {
+		return 0
+	}
+	for _, ns := range l.Namespaces {
+		if ns.Type == specs.UserNamespace && ns.Path == "" {
+			return g.idBase
+		}
+	}
+	return 0
+}
+
 // volumes is where what a container may write is mounted in the guest.
 const volumes = "/run/seki/volume"
 
@@ -139,7 +154,7 @@ func (x *exports) writable(g *guestSpec, name, path string) (string, error) {
 	}
 	g.shifted = append(g.shifted, at)
 	e := agent.Export{Name: "rw" + strconv.Itoa(len(x.list)), Mounts: []agent.Mount{m}, Write: true}
-	return at, x.open(e, dir, p9.Options{Writable: true, Allow: allow, Owners: writeOwners(g.idBase)})
+	return at, x.open(e, dir, p9.Options{Writable: true, Allow: allow, Owners: writeOwners(g.owners())})
 }
 
 // place says which directory to export for path, what of it, and where the

@@ -26,23 +26,34 @@ type runOptions struct {
 	pcap    string
 	machine string // "" for what the file says
 	kernel  string
+	bundle  string // OCI bundle in place of a file
 	quiet   bool
 }
 
 func (a *app) runCommand() *cobra.Command {
 	var o runOptions
 	cmd := &cobra.Command{
-		Use:   "run FILE",
-		Short: "run the containers of a .star file",
+		Use:   "run FILE | --bundle DIR",
+		Short: "run the containers of a .star file, or an OCI bundle",
 		Long: `Run starts the containers of the file and waits for them. Its exit code is that
 of the container; of several, that of the first that failed by itself.
 
 The first Ctrl-C stops the pod, the second kills it; closing the terminal stops
 it, too.`,
 		Example: "  seki run --set workers=5 --policy-mode audit --pcap drops.pcapng examples/two_tenants.star",
-		Args:    args(1, 1, "one FILE"),
+		Args:    args(0, 1, "one FILE"),
 	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.runPod(cmd.Context(), args[0], o) }
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0 && o.bundle == "":
+			return usage("run: want one FILE, have none\n    %s", cmd.UseLine())
+		case len(args) == 1 && o.bundle != "":
+			return usage("run: %s and --bundle: want one of them", args[0])
+		case o.bundle != "":
+			return a.runPod(cmd.Context(), o.bundle, o)
+		}
+		return a.runPod(cmd.Context(), args[0], o)
+	}
 	o.source.flags(cmd)
 	f := cmd.Flags()
 	f.BoolVarP(&o.detach, "detach", "d", false, "return once the containers run; their output goes to seki logs")
@@ -51,6 +62,7 @@ it, too.`,
 	f.StringVar(&o.pcap, "pcap", "", "write the frames that drop to this pcapng file, each with its reason")
 	f.StringVar(&o.machine, "machine", "", "kernel that the containers run on: host, uml (User-Mode Linux) or auto (default: what the file says, else auto)")
 	f.StringVar(&o.kernel, "kernel", "", "image of the guest's kernel (default: seki machine kernel path)")
+	f.StringVar(&o.bundle, "bundle", "", "run the OCI bundle in this directory: config.json and a root file system")
 	oneOf(cmd, "machine", machineKinds...)
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "do not report drops on standard error")
 	return cmd
@@ -117,11 +129,10 @@ func (a *app) background(ctx context.Context, path string, o runOptions) error {
 // foreground runs the pod in this process, which for -d is one that
 // [lifecycle.Background] started; reporter is then not nil.
 func (a *app) foreground(ctx context.Context, path string, o runOptions, reporter *lifecycle.Reporter) error {
-	pod, err := a.load(ctx, path, o.source)
+	pod, err := a.describe(ctx, path, o)
 	if err != nil {
 		return err
 	}
-	pod.Name = podName(path, o.name)
 	machine, err := a.choose(pod, o)
 	if err != nil {
 		return err
@@ -168,6 +179,19 @@ func (a *app) foreground(ctx context.Context, path string, o runOptions, reporte
 		return &codeError{code: code}
 	}
 	return nil
+}
+
+// describe is what is to be run.
+func (a *app) describe(ctx context.Context, path string, o runOptions) (*starlark.Pod, error) {
+	load := func() (*starlark.Pod, error) { return a.load(ctx, path, o.source) }
+	if o.bundle != "" {
+		load = func() (*starlark.Pod, error) { return a.loadBundle(path) }
+	}
+	pod, err := load()
+	if err == nil {
+		pod.Name = podName(path, o.name)
+	}
+	return pod, err
 }
 
 // cleanUp removes what supervisors that were killed have left.
