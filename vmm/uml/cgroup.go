@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/cgroups/v3/cgroup2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"sekimori/vmm/uml/jail"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
@@ -35,6 +37,29 @@ type limits struct {
 type cgroup struct {
 	unified bool
 	dirs    []string
+}
+
+// cgroupFor makes the machine's control group, and hands its entrances to the stage.
+func (l *launch) cgroupFor(spec *jail.Spec) error {
+	if l.c.Cgroup == "" {
+		return nil
+	}
+	g, err := newCgroup(l.c.Cgroup, limits{memory: spec.Tmp + hostOverhead, cpus: l.c.CPUs})
+	if err != nil {
+		return err
+	}
+	l.group = g
+	fds, err := g.entrances()
+	l.close = append(l.close, fds...)
+	if err != nil {
+		return err
+	}
+	if g.unified {
+		spec.Unified = fds[0]
+		return nil
+	}
+	spec.Cgroup = fds
+	return nil
 }
 
 // newCgroup makes the group at path and sets its limits.

@@ -29,8 +29,8 @@ type Config struct {
 	Verbose bool     // the kernel says all it has to say on the console
 
 	// Console gets what the guest writes to its console, from one goroutine. A
-	// Write that blocks stops the guest at its next line. May be nil; the end
-	// of it is kept in any case ([Machine.Console]).
+	// Write that blocks stops the guest at its next line, and Wait. May be nil;
+	// the end of it is kept in any case ([Machine.Console]).
 	Console io.Writer
 
 	// UID and GID are the host's ids of the machine's processes, if the caller

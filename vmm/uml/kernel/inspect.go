@@ -13,19 +13,20 @@ import (
 
 // Info is what a kernel file says of itself.
 type Info struct {
-	Release string // 6.12.117-sandbox, as uname -r says it in the guest
-	Major   int
-	Minor   int
+	Release string `json:"release"` // 6.12.117-sandbox, as uname -r says it in the guest
+	Major   int    `json:"major"`
+	Minor   int    `json:"minor"`
 
-	BTF      bool     // the type information that introspection reads
-	Symbols  bool     // a symbol table
-	HostFS   bool     // file systems of the host can be mounted: guest root walks out of the directory it is given
-	VirtIO   bool     // virtio devices over vhost-user, which machines have
-	Static   bool     // needs no loader and no library
-	Seccomp  bool     // newer UML's other mode is built in, which is no boundary; it is never asked for
-	Interp   string   // the loader of one that is not static
-	Needed   []string // its libraries, by name
-	Warnings []string
+	BTF     bool `json:"btf"`     // the type information that introspection reads
+	Symbols bool `json:"symbols"` // a symbol table
+	HostFS  bool `json:"hostfs"`  // file systems of the host can be mounted: guest root walks out of the directory it is given
+	VirtIO  bool `json:"virtio"`  // virtio devices over vhost-user, which machines have
+	Static  bool `json:"static"`  // needs no loader and no library
+	Seccomp bool `json:"seccomp"` // newer UML's other mode is built in, which is no boundary; it is never asked for
+
+	Interp   string   `json:"interp,omitempty"` // the loader of one that is not static
+	Needed   []string `json:"needed,omitempty"` // its libraries, by name
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // maxImage bounds what Inspect reads of a file that anybody may have named: an
