@@ -273,7 +273,7 @@ func (c *containerDiff) writeText(w io.Writer) {
 		fmt.Fprintf(w, "  not whole: %s\n", cut)
 	}
 	if c.Search.Unresolved > 0 {
-		fmt.Fprintf(w, "  not whole: %s to another verdict for which no frame was found: arithmetic on several fields, or state\n", count(c.Search.Unresolved, "way"))
+		fmt.Fprintf(w, "  not whole: %s to another verdict for which no frame was found: arithmetic on several fields, or state\n", count(c.Search.Unresolved, "path"))
 	}
 }
 
