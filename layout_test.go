@@ -27,15 +27,16 @@ const module = "sekimori"
 var crossTree = map[string][]string{
 	"nicshadow":  {"vmm/guestmem", "vmm/virtq", "vmm/virtio"},
 	"introspect": {"vmm/guestmem"},
-	"starlark":   {"lifecycle/bundle", "nicshadow/frame", "nicshadow/rule", "nicshadow/replay"},
+	"starlark":   {"lifecycle/bundle", "nicshadow/frame", "nicshadow/rule", "nicshadow/replay", "nicshadow/witness"},
 }
 
 // upward lists the packages that stand on one above them in the tree.
 // policytest runs *_test.star files through the loader, as net/http/httptest
-// stands on net/http.
+// stands on net/http; lint looks at what the loader made.
 // virtqtest plays the driver to virtq's device, and speaks of the same ring.
 var upward = map[string]string{
 	"starlark/policytest": "starlark",
+	"starlark/lint":       "starlark",
 	"vmm/virtq/virtqtest": "vmm/virtq",
 }
 
