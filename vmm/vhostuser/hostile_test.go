@@ -132,6 +132,9 @@ func TestHostile(t *testing.T) {
 		{"own addresses overlap", func(p *peer) {
 			_ = p.send(setMemTable, flagVersion, table(region(0, 8192, 0, 0), region(1<<30, 8192, 4096, 0)), p.ram, p.ram)
 		}, "region 1: [0x1000, +8192) overlaps another"},
+		{"own addresses overlap, the other way round", func(p *peer) {
+			_ = p.send(setMemTable, flagVersion, table(region(0, 8192, 8192, 0), region(1<<30, 16384, 4096, 0)), p.ram, p.ram)
+		}, "region 1: [0x1000, +16384) overlaps another"},
 		{"memory while it runs", running(func(p *peer) { _ = p.send(setMemTable, flagVersion, ramTable, p.ram) }), "SET_MEM_TABLE: sent while a queue runs"},
 
 		// Queues.
@@ -314,7 +317,7 @@ func TestNothingLeft(t *testing.T) {
 	for i := range 30 {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			_, _, p := card(t)
-			switch i % 5 {
+			switch i % 6 {
 			case 0:
 				p.start()
 				p.cancel()
@@ -334,6 +337,10 @@ func TestNothingLeft(t *testing.T) {
 					p.must(setBackendReqFD, nil, p.reqFar)
 				}
 				p.hangUp()
+			case 5: // more than a message may have, in two parts
+				five := slices.Repeat([]int{p.ram}, 5)
+				_ = p.raw(u32s(setMemTable, flagVersion, uint32(len(ramTable))), five...)
+				_ = p.raw(ramTable, five...)
 			}
 			p.end()
 		})

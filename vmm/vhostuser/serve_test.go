@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"sekimori/vmm/guestmem"
 	"sekimori/vmm/vhostuser"
 	"sekimori/vmm/virtio"
+	"sekimori/vmm/virtq"
 	"sekimori/vmm/virtq/virtqtest"
 )
 
@@ -184,6 +186,48 @@ func TestRefusesAsynchronous(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Every queue that is started is stopped, once, before the memory goes.
+func TestStopsWhatItStarted(t *testing.T) {
+	n, err := virtio.NewNet(virtio.NetConfig{MAC: [6]byte{2}, Backend: discard{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &recorder{Device: n}
+	p := dial(t, vhostuser.Config{Device: d, MaxMemory: 64 << 20, Memory: func(m *guestmem.Memory) { d.note("memory %v", m != nil) }})
+	p.start()
+	p.must(setVringEnable, u32s(0, 0))
+	p.must(setVringEnable, u32s(0, 0))
+	p.must(setVringEnable, u32s(0, 1))
+	p.must(setVringEnable, u32s(0, 1))
+	p.cancel()
+	p.end()
+	want := []string{"memory true", "start 0", "start 1", "stop 0", "start 0", "stop 0", "stop 1", "memory false"}
+	if !slices.Equal(d.events, want) {
+		t.Errorf("events = %q; want %q", d.events, want)
+	}
+}
+
+// A recorder is a device that records what its transport does. All of that is
+// on one goroutine.
+type recorder struct {
+	virtio.Device
+	events []string
+}
+
+func (r *recorder) note(format string, args ...any) {
+	r.events = append(r.events, fmt.Sprintf(format, args...))
+}
+
+func (r *recorder) Start(i int, q *virtq.Queue, t virtio.Transport) {
+	r.note("start %d", i)
+	r.Device.Start(i, q, t)
+}
+
+func (r *recorder) Stop(i int) {
+	r.note("stop %d", i)
+	r.Device.Stop(i)
 }
 
 // A guest may be killed at any time, also while it waits for an answer.
