@@ -14,7 +14,7 @@ import (
 // A Config describes a machine.
 type Config struct {
 	Kernel string       // path of the image
-	Info   *kernel.Info // what it says of itself, if that is known; else Start reads it, 2 ms
+	Info   *kernel.Info // what it says of itself, if that is known; else Start looks
 	LPJ    uint64       // the kernel's delay loop on this host, 0 to have it measured at each boot (30 to 60 ms)
 	Memory int64        // of the guest, in bytes; a multiple of a page, 16 MB at least
 

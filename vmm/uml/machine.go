@@ -34,7 +34,7 @@ func Start(ctx context.Context, c *Config) (*Machine, error) {
 	}
 	info := c.Info
 	if info == nil || info.Release == "" {
-		i, err := kernel.Inspect(c.Kernel)
+		i, err := kernel.Describe(c.Kernel)
 		if err != nil {
 			return nil, fmt.Errorf("machine: %w", err)
 		}

@@ -106,6 +106,28 @@ func TestCache(t *testing.T) {
 	}
 }
 
+// TestDescribe: the manifest is believed for the image that it lies beside, and
+// for no other.
+func TestDescribe(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir, kernel.Manifest{Key: "k", Info: kernel.Info{Release: "6.12.0-known"}})
+	info, err := kernel.Describe(filepath.Join(dir, "k", "linux"))
+	if err != nil || info.Release != "6.12.0-known" {
+		t.Errorf("Describe = %+v, %v; want what the manifest says", info, err)
+	}
+	other := filepath.Join(dir, "k", "other")
+	if err := os.WriteFile(other, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := kernel.Describe(other); err == nil {
+		t.Errorf("Describe of another file there = %+v; want it read and refused", info)
+	}
+	put(t, dir, kernel.Manifest{Key: "old"}) // by a program that wrote no Info
+	if info, err := kernel.Describe(filepath.Join(dir, "old", "linux")); err == nil {
+		t.Errorf("Describe without Info = %+v; want it read and refused", info)
+	}
+}
+
 // TestRemoveStays has no key leave the cache.
 func TestRemoveStays(t *testing.T) {
 	dir := t.TempDir()
