@@ -32,7 +32,7 @@ func samples() []sample {
 		{"arp-req-60", arp(broadcast, 1, own, gateway), false},
 		{"tcp-1514", ipv4(6, own, outside, tcp(40000, 443, 1460)), true},
 		{"udp-60", ipv4(17, own, peer, udp(5000, 6000, 18)), true},
-		{"dhcp-342", ipv4(17, zero, netip.MustParseAddr("255.255.255.255"), discover()), false},
+		{"dhcp-342", ipv4(17, zero, netip.MustParseAddr("255.255.255.255"), udp(68, 67, 300)), false},
 	}
 }
 
@@ -115,16 +115,6 @@ func tcp(src, dst uint16, n int) []byte {
 	binary.BigEndian.PutUint16(b, src)
 	binary.BigEndian.PutUint16(b[2:], dst)
 	b[12], b[13] = 5<<4, 0x10
-	return b
-}
-
-// discover is what udhcpc sends first.
-func discover() []byte {
-	b := udp(68, 67, 300)
-	m := b[8:]
-	copy(m, []byte{1, 1, 6, 0, 0x12, 0x34, 0x56, 0x78})
-	copy(m[28:], ownMAC[:])
-	copy(m[236:], []byte{0x63, 0x82, 0x53, 0x63, 53, 1, 1, 61, 7, 1, 2, 0, 0, 0, 0, 5, 57, 2, 2, 64, 55, 7, 1, 3, 6, 12, 15, 28, 42, 255})
 	return b
 }
 

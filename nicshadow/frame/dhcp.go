@@ -88,17 +88,20 @@ type dhcpOption struct {
 
 // dhcpOptions walks the options of a message: code, length, value. False
 // where they are cut short, do not end, or say a thing twice or in a wrong
-// length.
+// length. Nearly all begin with the type, which is read ahead of the walk.
 func dhcpOptions(p []byte) (o dhcpOption, ok bool) {
-	seen := uint8(0)          // by code, from optRequested on
-	for i := 0; i < len(p); { // each turn takes a byte or more
+	i, seen := 0, uint8(0) // by code, from optRequested on
+	if len(p) > 3 && p[0] == optType && p[1] == 1 {
+		o.typ, i, seen = p[2], 3, 1<<(optType-optRequested)
+	}
+	for i < len(p) { // each turn takes a byte or more
 		code := p[i]
+		if code == optEnd {
+			return o, true
+		}
 		if code == optPad {
 			i++
 			continue
-		}
-		if code == optEnd {
-			return o, true
 		}
 		if len(p)-i < 2 || int(p[i+1]) > len(p)-i-2 {
 			return o, false

@@ -196,3 +196,15 @@ func TestDHCPAgrees(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkDHCP parses what udhcpc sends first.
+func BenchmarkDHCP(b *testing.B) {
+	data := dhcp4(b, discoverHead+chaddr+cookie+"35 01 01 3d 07 01 02 00 00 00 00 05 39 02 02 40 37 07 01 03 06 0c 0f 1c 2a 3c 0c 75 64 68 63 70 20 31 2e 33 36 2e 31 ff")
+	var k frame.Key
+	if r := frame.Parse(data, &k); r != frame.OK {
+		b.Fatal(r)
+	}
+	for b.Loop() {
+		frame.Parse(data, &k)
+	}
+}
