@@ -144,7 +144,7 @@ func guards() []Entry {
 	names, drops := policy.Guards()
 	var out []Entry
 	for _, n := range names {
-		out = append(out, Entry{Name: n, Doc: "Drops " + drops[n] + "."})
+		out = append(out, Entry{Name: "guard " + n, Doc: "Drops " + drops[n] + "."})
 	}
 	return out
 }
