@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -32,6 +33,7 @@ const (
 	portSink   = 2
 	portSource = 3
 	portEcho   = 4
+	portGuest  = 5
 )
 
 // exports makes the directories that the guest gets, with a secret beside them
@@ -106,7 +108,7 @@ func TestGuestFiles(t *testing.T) {
 		served <- vhostuser.Serve(ctx, conn, vhostuser.Config{Device: dev, MaxMemory: 128 << 20})
 	}()
 
-	readReport(t, ctx, results, m)
+	readReport(t, ctx, results, dev, m)
 	select {
 	case <-m.Done():
 	case <-ctx.Done():
@@ -243,7 +245,7 @@ func lockFile(t *testing.T, path string) *os.File {
 }
 
 // readReport reads what the guest says of each check.
-func readReport(t *testing.T, ctx context.Context, l net.Listener, m *uml.Machine) {
+func readReport(t *testing.T, ctx context.Context, l net.Listener, dev *virtio.Vsock, m *uml.Machine) {
 	t.Helper()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
@@ -267,12 +269,46 @@ func readReport(t *testing.T, ctx context.Context, l net.Listener, m *uml.Machin
 			return
 		case verdict != "ok":
 			t.Errorf("in the guest: %s: %s", name, detail)
+		case name == "listening":
+			connectToGuest(t, ctx, dev)
 		case detail != "":
 			t.Logf("%s: %s", name, detail)
 		}
 		n++
 	}
 	t.Errorf("the report ends after %d checks: %v\n%s", n, lines.Err(), m.Console())
+}
+
+// connectToGuest sends a megabyte to the guest, which echoes it while it comes,
+// and knocks where nobody listens.
+func connectToGuest(t *testing.T, ctx context.Context, dev *virtio.Vsock) {
+	t.Helper()
+	if _, err := dev.Dial(ctx, portGuest+1); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("dial a port of the guest that nobody listens on: %v; want ECONNREFUSED", err)
+	}
+	c, err := dev.Dial(ctx, portGuest)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer c.Close()
+	deadline, _ := ctx.Deadline()
+	c.SetDeadline(deadline)
+	want := make([]byte, 1<<20)
+	for i := range want {
+		want[i] = byte(i * i >> 9)
+	}
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.Write(want)
+		sent <- errors.Join(err, c.(interface{ CloseWrite() error }).CloseWrite())
+	}()
+	if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("echoed %d bytes, %v; want %d", len(got), err, len(want))
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
 }
 
 // checkHost looks at what the guest has left on the host.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/nettest"
@@ -762,6 +763,52 @@ func TestVsockBrokenRing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestVsockLinger: what was written before Close is still sent, then the end is
+// told, and a guest that does not answer is waited for 8 seconds.
+func TestVsockLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, v, g := connected(t, virtio.VsockConfig{})
+		g.send(vpacket{op: opCreditUpdate, srcPort: 1000, dstPort: 9, bufAlloc: 3})
+		if _, err := c.Write([]byte("last words")); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		synctest.Wait()
+		got := ""
+		for _, p := range g.used() {
+			got += string(p.data)
+			if p.op == opShutdown {
+				t.Error("the end is told before the last words")
+			}
+		}
+		g.send(vpacket{op: opCreditUpdate, srcPort: 1000, dstPort: 9, bufAlloc: 100, fwdCnt: 3})
+		synctest.Wait()
+		ends := 0
+		for _, p := range g.used() {
+			got += string(p.data)
+			if p.op == opShutdown && p.flags == 3 {
+				ends++
+			}
+		}
+		if got != "last words" || ends != 1 {
+			t.Errorf("the guest got %q and %d ends", got, ends)
+		}
+		// What comes now is of no use to anybody, and no offence.
+		g.send(vpacket{op: opRW, srcPort: 1000, dstPort: 9, data: []byte("late")})
+		time.Sleep(7900 * time.Millisecond)
+		g.none()
+		time.Sleep(100 * time.Millisecond)
+		if p := g.one(opReset); p.dstPort != 1000 {
+			t.Errorf("the reset is %+v", p)
+		}
+		g.send(vpacket{op: opRW, srcPort: 1000, dstPort: 9, data: []byte("later")})
+		g.one(opReset) // there is no such connection
+		if s := v.Stats(); s.Violations != 0 || s.Refused != 1 {
+			t.Errorf("counted %+v", s)
+		}
+	})
 }
 
 func TestVsockClose(t *testing.T) {

@@ -125,6 +125,30 @@ func source() (string, error) {
 	return rate(total, time.Since(begin)), nil
 }
 
+// accept echoes what the host sends until it sends no more.
+func accept() (string, error) {
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: portGuest}); err != nil {
+		return "", err
+	}
+	if err := unix.Listen(fd, 1); err != nil {
+		return "", err
+	}
+	say("listening", nil, "")
+	conn, _, err := unix.Accept(fd)
+	if err != nil {
+		return "", err
+	}
+	f := os.NewFile(uintptr(conn), "vsock")
+	defer f.Close()
+	n, err := io.Copy(f, struct{ io.Reader }{f})
+	return fmt.Sprint(n, " bytes echoed"), err
+}
+
 func echo() (string, error) {
 	f, err := dial(portEcho)
 	if err != nil {

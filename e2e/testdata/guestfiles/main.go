@@ -19,6 +19,7 @@ const (
 	portSink   = 2 // reads all, then answers with one byte
 	portSource = 3 // sends 64 MiB
 	portEcho   = 4
+	portGuest  = 5 // of the guest: echoes
 )
 
 var report io.Writer
@@ -127,6 +128,7 @@ var checks = []struct {
 	{"read-only", readOnly},
 	{"overlay", overlay},
 	{"exec", execute},
+	{"connected from the host", accept},
 	{"bench: 9P read of 64 MiB, msize=128K", func() (string, error) { return readAll("/ro/large") }},
 	{"bench: 9P read of 64 MiB, msize=512K", func() (string, error) { return readAll("/big/large") }},
 	{"bench: 9P write of 32 MiB, msize=128K", writeAll},
