@@ -13,7 +13,8 @@
 // User-Mode Linux the whole guest, stand still until then. A frame is judged
 // while its sender is still the current task. What comes from outside
 // ([Net.Deliver]) comes from any goroutine, never waits for the guest, and never
-// holds what Kick needs.
+// holds what Kick needs. What programs of the host write to a [Vsock] waits for
+// the guest's buffers on the writers' goroutines and one of the device's own.
 //
 // # What a broken guest gets
 //

@@ -29,6 +29,17 @@
 // to guard, as in every shared directory. The guest should mount with nodev: an
 // exported device node is a node of the guest's kernel.
 //
+// The guest mounts with a descriptor of the connection, and says by name which
+// export it wants:
+//
+//	mount("seki", dir, "9p", MS_NODEV|MS_NOSUID,
+//		"trans=fd,rfdno=N,wfdno=N,version=9p2000.L,aname=NAME,msize=524288,cache=loose")
+//
+// cache=loose is for what nobody else changes, a root file system, and
+// cache=mmap for volumes. A read of 64 MiB on vsock, User-Mode Linux, a busy
+// machine: 132 MB/s with messages of 128 KiB, 168 with 512 (TestGuestFiles in
+// package e2e).
+//
 // A file's way: [Open] makes an [Export] of a directory and its [Options], a
 // [Server] holds the exports by name (the mount option aname), and
 // [Server.ServeConn] speaks with one client.
