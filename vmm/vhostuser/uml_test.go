@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -59,9 +60,12 @@ var (
 // A lan is the other end of the guest's card: it answers ARP for 10.0.0.1 and
 // hands the test what UDP comes.
 type lan struct {
-	t      testing.TB
-	net    *virtio.Net
-	udp    chan []byte // payloads
+	t   testing.TB
+	net *virtio.Net
+	udp chan []byte // payloads
+	// take, if it is there, takes the payloads instead, before the kick is
+	// answered: a rate is not to be that of waking a test.
+	take   atomic.Pointer[func([]byte)]
 	faults chan virtio.NetFault
 }
 
@@ -76,8 +80,13 @@ func (l *lan) Transmit(frame []byte, head uint16) {
 			l.t.Errorf("deliver arp: %v", err)
 		}
 	case len(frame) >= 42 && frame[12] == 8 && frame[13] == 0 && frame[23] == 17: // UDP
+		payload := frame[42:][:binary.BigEndian.Uint16(frame[38:])-8]
+		if take := l.take.Load(); take != nil {
+			(*take)(payload)
+			return
+		}
 		select {
-		case l.udp <- slices.Clone(frame[42:][:binary.BigEndian.Uint16(frame[38:])-8]):
+		case l.udp <- slices.Clone(payload):
 		default:
 			l.t.Error("more datagrams than anybody asked for")
 		}
@@ -270,15 +279,26 @@ func TestUML(t *testing.T) {
 	})
 	t.Run("flood", func(t *testing.T) {
 		const n = 5000
+		done := make(chan int, 1)
+		next := 0
+		take := func(payload []byte) {
+			if len(payload) != 1400 || string(payload[:8]) != fmt.Sprintf("%08d", next) {
+				t.Errorf("datagram %d = %d bytes %q", next, len(payload), payload[:min(len(payload), 8)])
+			}
+			if next++; next == n {
+				done <- next
+			}
+		}
+		l.take.Store(&take)
+		defer l.take.Store(nil)
 		start, before := time.Now(), cpuTime(t)
 		if err := l.send(fmt.Appendf(nil, "flood %d 1400", n)); err != nil {
 			t.Fatal(err)
 		}
-		for i := range n {
-			got := l.receive(t, 10*time.Second)
-			if len(got) != 1400 || string(got[:8]) != fmt.Sprintf("%08d", i) {
-				t.Fatalf("datagram %d = %d bytes %q", i, len(got), got[:min(len(got), 8)])
-			}
+		select {
+		case <-done:
+		case <-time.After(60 * time.Second):
+			t.Fatal("the flood does not end")
 		}
 		took, cpu := time.Since(start), cpuTime(t)-before
 		t.Logf("%d frames of 1442 bytes in %v: %.0f a second, %v of CPU here for each", n, took, n/took.Seconds(), cpu/n)
