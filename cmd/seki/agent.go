@@ -179,7 +179,15 @@ func (g *guestAgent) attach(_ context.Context, a agent.Attach, netns *os.File) (
 	g.mu.Lock()
 	g.senders[a.Container] = guestCard{a.Sender, id}
 	g.mu.Unlock()
-	return tap.Adopt(netns, tap.Config{Name: a.NIC.Name, MAC: mac, MTU: a.NIC.MTU, Addrs: a.NIC.Addrs, Gateways: a.NIC.Gateways})
+	cfg := tap.Config{Name: a.NIC.Name, MAC: mac, MTU: a.NIC.MTU, Addrs: a.NIC.Addrs, Gateways: a.NIC.Gateways}
+	if a.Card == "" {
+		return tap.Adopt(netns, cfg)
+	}
+	card, err := frame.ParseMAC(a.Card)
+	if err != nil {
+		return err
+	}
+	return tap.Link(netns, card, cfg)
 }
 
 // load puts a program and a mode in force.

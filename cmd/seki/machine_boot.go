@@ -51,6 +51,7 @@ type machine struct {
 	log    *slog.Logger
 	secret [agent.SecretSize]byte
 	nics   []*guestNIC
+	shared *sharedNIC // the card of all of them; nil if each has its own
 	vsock  *virtio.Vsock
 	files  *p9.Server
 	boot   sync.Once
@@ -137,12 +138,15 @@ func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err err
 		Devices: []uml.Device{{ID: int(m.vsock.Type())}}, Append: []string{"--", "agent"},
 		UID: int(c.IDBase), GID: int(c.IDBase), Console: m.console, Cgroup: m.cfg.cgroup, CPUs: m.cfg.cpus,
 	}
-	for range m.nics {
+	for range m.cards() {
 		cfg.Devices = append(cfg.Devices, uml.Device{ID: virtio.TypeNet})
 	}
 	// The machine outlives ctx, which is of its start.
 	if m.uml, err = uml.Start(context.WithoutCancel(ctx), &cfg); err != nil {
 		return err
+	}
+	if m.shared != nil {
+		m.shared.pid = m.uml.PID
 	}
 	m.serve()
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("machine: no word of the agent within %v", bootTimeout))
@@ -187,17 +191,18 @@ func (m *machine) lastWords() string {
 // serve serves the devices, each on a goroutine that ends with the machine. The
 // kernel sets them up one after the other.
 func (m *machine) serve() {
-	devices := []virtio.Device{m.vsock}
-	for _, n := range m.nics {
-		devices = append(devices, n.device)
-	}
+	devices := append([]virtio.Device{m.vsock}, m.cards()...)
 	for i, d := range devices {
+		v := vhostuser.Config{Device: d, MaxMemory: uint64(m.cfg.memory) + 64<<20, Log: m.log}
+		if d == virtio.Device(m.shared) {
+			v.Memory = m.shared.memory
+		}
 		m.serving.Go(func() {
 			conn, err := m.uml.Accept(i)
 			if err != nil {
 				return // the machine has ended, and says why itself
 			}
-			err = vhostuser.Serve(context.Background(), conn, vhostuser.Config{Device: d, MaxMemory: uint64(m.cfg.memory) + 64<<20, Log: m.log})
+			err = vhostuser.Serve(context.Background(), conn, v)
 			if err != nil {
 				// A card without its guard must not go on, and nothing else can.
 				m.log.Error("machine ended: device", "device", i, "err", err)
@@ -205,6 +210,18 @@ func (m *machine) serve() {
 			}
 		})
 	}
+}
+
+// cards are the network devices of the machine.
+func (m *machine) cards() []virtio.Device {
+	if m.shared != nil {
+		return []virtio.Device{m.shared}
+	}
+	var all []virtio.Device
+	for _, n := range m.nics {
+		all = append(all, n.device)
+	}
+	return all
 }
 
 // hypercalls answers the agent's.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sekimori/introspect"
 	"sekimori/lifecycle"
 	"sekimori/lifecycle/agent"
 	"sekimori/lifecycle/bundle"
@@ -38,6 +39,15 @@ func newGuestNIC(name string, nic *bundle.NIC, envelope *rule.Program) (*guestNI
 	n := &guestNIC{name: name, envelope: envelope}
 	n.device, err = virtio.NewNet(virtio.NetConfig{MAC: mac, MTU: nic.MTU, Backend: n})
 	return n, err
+}
+
+// plug gives the card a port of the switch.
+func (n *guestNIC) plug(sw *nicshadow.Switch, sender uint32, mac frame.MAC, mtu int) error {
+	port, err := sw.AddPushPort(nicshadow.PushConfig{
+		Name: n.name, Sender: nicshadow.Sender(sender), MAC: mac, MTU: mtu, Device: n, Envelope: n.envelope,
+	})
+	n.port.Store(port)
+	return err
 }
 
 // faults are the names of what a device refuses.
@@ -106,17 +116,18 @@ func (n *guestNetwork) Attach(ctx context.Context, name string, nic *bundle.NIC,
 	if c.closed {
 		program = nothing()
 	}
-	port, err := n.sw.AddPushPort(nicshadow.PushConfig{
-		Name: name, Sender: nicshadow.Sender(c.sender), MAC: mac, MTU: nic.MTU, Device: g, Envelope: g.envelope,
-	})
+	call := agent.Attach{Container: name, Sender: c.sender, NIC: nic, Program: program, Audit: c.wireMode() == hypercall.ModeAudit}
+	if s := n.machine.shared; s != nil {
+		call.Card = sharedMAC.String()
+		err = s.attach(name, nicshadow.Sender(c.sender), mac, nic, g.envelope)
+	} else {
+		err = g.plug(n.sw, c.sender, mac, nic.MTU)
+	}
 	if err != nil {
 		return err
 	}
 	n.policy.admit(c.sender, name, mac)
-	g.port.Store(port)
-	err = n.machine.client.Attach(ctx, agent.Attach{
-		Container: name, Sender: c.sender, NIC: nic, Program: program, Audit: c.wireMode() == hypercall.ModeAudit,
-	})
+	err = n.machine.client.Attach(ctx, call)
 	if err == nil {
 		err = n.policy.attached(c.sender, program)
 	}
@@ -129,14 +140,18 @@ func (n *guestNetwork) Attach(ctx context.Context, name string, nic *bundle.NIC,
 
 // remove takes a card from its container.
 func (n *guestNetwork) remove(g *guestNIC, sender uint32) error {
-	g.port.Store(nil)
+	unplug := func() error { return n.machine.shared.port.Detach(nicshadow.Sender(sender)) }
+	if n.machine.shared == nil {
+		g.port.Store(nil)
+		unplug = func() error { return n.sw.RemovePort(g.name) }
+	}
 	n.policy.forget(sender)
 	err := n.calls.Unregister(sender)
 	var refused *hypercall.Error
 	if errors.As(err, &refused) && refused.Status == hypercall.StatusUnknownSender {
 		err = nil // the guest never got so far, or has said so itself
 	}
-	return errors.Join(n.sw.RemovePort(g.name), err)
+	return errors.Join(unplug(), err)
 }
 
 // Detach removes the card.
@@ -155,8 +170,8 @@ func (n *guestNetwork) Close() error { return errors.Join(n.machine.close(), n.n
 // has admitted; and tells the pod of what changed.
 type guestPolicy struct {
 	backend
-	forced string // mode of every policy, "" if the guest decides
-	names  func(container string) *lifecycle.Container
+	forced string     // mode of every policy, "" if the guest decides
+	shared *sharedNIC // nil if each container has its own card
 
 	// mu guards the fields below.
 	mu    sync.Mutex
@@ -194,6 +209,9 @@ func (p *guestPolicy) forget(sender uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.cards, sender)
+	if p.shared != nil {
+		p.shared.forget(sender)
+	}
 }
 
 // attached ends the attaching of a card, whose policy must be the one that the
@@ -233,7 +251,13 @@ func (p *guestPolicy) Register(r hypercall.Registration) error {
 	if r.Name != c.name || r.MAC != c.mac {
 		return &hypercall.Error{Status: hypercall.StatusRefused, Msg: fmt.Sprintf("sender %d is the card of %s, %v", r.Sender, c.name, c.mac)}
 	}
-	return p.backend.Register(r)
+	if err := p.backend.Register(r); err != nil {
+		return err
+	}
+	if p.shared != nil {
+		p.shared.register(introspect.Member{Number: r.Sender, NetNS: r.NetNS, CgroupID: r.Cgroup})
+	}
+	return nil
 }
 
 // Load keeps the program, for the pod's record of what is in force.

@@ -74,7 +74,7 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 		}
 	}()
 	var nics []*guestNIC
-	callbacks := false
+	callbacks, mtu := false, 0
 	for i, c := range p.Containers {
 		if mc.specs[c.Spec.Name], err = mc.exports.export(i, c.Spec); err != nil {
 			return err
@@ -88,6 +88,12 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 			return fmt.Errorf("container %q: card: %w", c.Spec.Name, err)
 		}
 		nics = append(nics, n)
+		if spec.SharedNIC {
+			if err := checkShared(c); err != nil {
+				return fmt.Errorf("container %q: %w", c.Spec.Name, err)
+			}
+			mtu = max(mtu, c.Spec.NIC.MTU)
+		}
 	}
 	if callbacks {
 		file := guestPod{Path: filepath.Join(p.Root(), filepath.Base(p.Path)), Params: params, Sources: p.Sources(), Digest: p.Digest}
@@ -104,6 +110,9 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 	n := cfg.Network.(*network)
 	policy := newGuestPolicy(n.table, w.mode)
 	m, err := newMachine(mc, nics, policy, w.log)
+	if err == nil && spec.SharedNIC && len(nics) > 0 {
+		err = m.share(n.sw, mtu)
+	}
 	if err != nil {
 		return errors.Join(err, n.Close())
 	}

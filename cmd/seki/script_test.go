@@ -92,6 +92,10 @@ var features = map[string]func() error{
 		_, err := kernel.Find(kernel.Dirs(os.Getenv)...)
 		return err
 	},
+	"arpspoof": func() error {
+		_, err := exec.LookPath("arpspoof")
+		return err
+	},
 	"busybox": func() error { _, err := busybox(); return err },
 }
 

@@ -102,6 +102,9 @@ type Attach struct {
 	NIC       *bundle.NIC `json:"nic"`
 	Program   []byte      `json:"program"`
 	Audit     bool        `json:"audit,omitempty"`
+	// Card is the address of the machine's card that the container gets a link
+	// of its own on; empty gives it the card with its own address.
+	Card string `json:"card,omitempty"`
 }
 
 // A process is the workload of a container, or with an Exec one that was

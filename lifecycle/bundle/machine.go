@@ -22,4 +22,7 @@ type Machine struct {
 	// CPUs is how much of the host's processors the whole machine may take; 0 is
 	// no limit.
 	CPUs float64 `json:"cpus,omitempty"`
+	// SharedNIC has all containers send through one card of the machine: who
+	// sent a frame is found in the guest's memory. Otherwise each has its own.
+	SharedNIC bool `json:"shared_nic,omitempty"`
 }

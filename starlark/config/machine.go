@@ -20,6 +20,7 @@ kind that runs here; one that is named is never replaced by another in silence.`
 			{Name: "kind", Type: args.OneOf("auto", "host", "uml", "kvm"), Default: `"auto"`, Doc: `"host": the host's own kernel; "uml": a User-Mode Linux kernel, an unprivileged process; "kvm": a guest of KVM`},
 			{Name: "kernel", Type: args.String, Default: "seki's own", Doc: "image of the guest's kernel; a relative path is relative to the directory of the .star file"},
 			{Name: "memory", Type: args.Bytes, Default: `"256MiB"`, Doc: "memory of the guest: kernel, files in memory and all containers together"},
+			{Name: "nic", Type: args.OneOf("own", "shared"), Default: `"own"`, Doc: `"own": a card of the machine for each container; "shared": one for all, and who sent a frame is found in the guest's memory`},
 			{Name: "cpu", Type: args.Number, Default: "no limit", Doc: "CPUs' worth of the host's time for the whole machine"},
 		},
 		Positional: 1,
@@ -47,6 +48,9 @@ func newMachine(c call) (starlark.Value, error) {
 		if m.Kind == bundle.MachineHost {
 			return nil, c.Errorf("kernel", `write kind = "uml" or "kvm"`, `kernel: machine "host" runs on the host's own`)
 		}
+	}
+	if m.SharedNIC = args.Or(c.Call, "nic", "own") == "shared"; m.SharedNIC && m.Kind == bundle.MachineHost {
+		return nil, c.Errorf("nic", `write kind = "uml"`, `nic: on machine "host" each container has its own card`)
 	}
 	if c.Has("cpu") {
 		if m.CPUs = args.Get[float64](c.Call, "cpu"); m.CPUs < 0.01 || m.CPUs > 1024 {

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"sekimori/introspect"
+	"sekimori/lifecycle/bundle"
+	"sekimori/nicshadow"
+	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/rule"
+	"sekimori/starlark"
+	"sekimori/vmm/guestmem"
+	"sekimori/vmm/virtio"
+	"sekimori/vmm/virtq"
+)
+
+// sharedMAC is the address of the card that all containers of a machine share.
+// Nobody is reached by it: each container has a link of its own on it.
+var sharedMAC = frame.MAC{0x02, 0x5e, 0x6b, 0x69, 0, 1}
+
+// sharedPort is its port's name; no container can have it.
+const sharedPort = "(card)"
+
+// A sharedNIC is the one card of a machine whose containers share it. Who sent
+// a frame is read from the guest's memory while the guest stands still.
+type sharedNIC struct {
+	*virtio.Net
+	log     *slog.Logger
+	port    *nicshadow.SharedPort
+	members *introspect.Members
+	kernel  func() (*introspect.UMLKernel, error) // read while the guest boots
+	pid     func() int                            // of the guest's kernel on the host
+
+	// Of the goroutine that serves the device.
+	guest *introspect.Guest
+	queue *introspect.Queue
+
+	mu    sync.Mutex                   // mu guards known
+	known map[uint32]introspect.Member // by sender
+}
+
+// newSharedNIC makes the card, and begins to read the kernel's layout.
+func newSharedNIC(kernel string, mtu int, log *slog.Logger) (*sharedNIC, error) {
+	n := &sharedNIC{log: log, members: introspect.NewMembers(), known: map[uint32]introspect.Member{}}
+	n.kernel = sync.OnceValues(func() (*introspect.UMLKernel, error) {
+		f, err := os.Open(kernel)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return introspect.ReadUML(f)
+	})
+	go n.kernel() // ends soon; whoever needs it waits
+	var err error
+	n.Net, err = virtio.NewNet(virtio.NetConfig{MAC: sharedMAC, MTU: mtu, Backend: n})
+	return n, err
+}
+
+// share gives the machine one card for all its containers, on a port of sw.
+func (m *machine) share(sw *nicshadow.Switch, mtu int) (err error) {
+	if m.shared, err = newSharedNIC(m.cfg.kernel, mtu, m.log); err != nil {
+		return err
+	}
+	m.policy.shared = m.shared
+	m.shared.port, err = sw.AddSharedPort(nicshadow.SharedConfig{Name: sharedPort, MTU: mtu, Device: m.shared, Reflect: true})
+	return err
+}
+
+// memory follows the guest's memory.
+func (n *sharedNIC) memory(m *guestmem.Memory) {
+	n.guest, n.queue = nil, nil
+	if m == nil {
+		return
+	}
+	k, err := n.kernel()
+	if err == nil {
+		n.guest, err = k.Guest(m, n.pid(), n.members)
+	}
+	if err != nil {
+		n.log.Error("the machine's containers cannot be told apart: nothing passes", "err", err)
+	}
+}
+
+// Start follows where the driver's ring lies.
+func (n *sharedNIC) Start(i int, q *virtq.Queue, t virtio.Transport) {
+	n.Net.Start(i, q, t)
+	if i != 1 || n.guest == nil { // the transmit queue (virtio 1.2, 5.1.2)
+		return
+	}
+	var err error
+	if n.queue, err = n.guest.Queue(introspect.Ring{MAC: sharedMAC, Desc: q.Desc(), Count: uint32(q.Size())}); err != nil {
+		n.log.Error("the machine's containers cannot be told apart: nothing passes", "err", err)
+	}
+}
+
+// Transmit finds the frame's sender and has it judged, before the guest runs on.
+func (n *sharedNIC) Transmit(b []byte, head uint16) {
+	if n.queue == nil {
+		n.port.Send(b, nicshadow.Origin{Cause: "the guest's memory cannot be read"})
+		return
+	}
+	o := n.queue.Owner(head, len(b))
+	n.port.Send(b, nicshadow.Origin{Sender: nicshadow.Sender(o.Member), Kernel: o.Kernel, Cause: o.Cause})
+}
+
+// Refuse drops what was no frame, and nobody's.
+func (n *sharedNIC) Refuse(b []byte, _ uint16, why virtio.NetFault) {
+	n.port.Send(b, nicshadow.Origin{Cause: why.String()})
+}
+
+// Write delivers a frame to the guest.
+func (n *sharedNIC) Write(b []byte) (int, error) {
+	if err := n.Deliver(b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// Close does nothing: the device is the machine's.
+func (n *sharedNIC) Close() error { return nil }
+
+// register says by what in the guest a sender is known: the agent told.
+func (n *sharedNIC) register(m introspect.Member) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.known[m.Number] = m
+	n.set()
+}
+
+// forget takes a sender out, before its namespace ends and the kernel gives its
+// number to another.
+func (n *sharedNIC) forget(sender uint32) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.known, sender)
+	n.set()
+}
+
+// set tells who is who. n.mu is held.
+func (n *sharedNIC) set() {
+	var all []introspect.Member
+	for _, m := range n.known {
+		all = append(all, m)
+	}
+	n.members.Set(all)
+}
+
+// attach makes a container a member of the port.
+func (n *sharedNIC) attach(name string, sender nicshadow.Sender, mac frame.MAC, nic *bundle.NIC, envelope *rule.Program) error {
+	var addrs []netip.Addr
+	for _, p := range nic.Addrs {
+		addrs = append(addrs, p.Addr())
+	}
+	return n.port.Attach(nicshadow.Member{Name: name, Sender: sender, MAC: mac, Addrs: addrs, Envelope: envelope})
+}
+
+// checkShared refuses what cannot be held to its identity on a shared card. A
+// container that may administer its link can give it the address of another
+// one that is down, and have the kernel answer in its name: frames of the
+// kernel's own have no sender but the address they carry.
+func checkShared(c *starlark.Container) error {
+	if c.Spec.NIC.DHCP {
+		return errors.New(`ip = "dhcp": needs a card of its own: machine(nic = "own")`)
+	}
+	if p := c.Spec.OCI.Process; p.Capabilities != nil {
+		for _, set := range [][]string{p.Capabilities.Bounding, p.Capabilities.Permitted, p.Capabilities.Ambient} {
+			for _, no := range []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_BPF"} {
+				if slices.Contains(set, no) {
+					return fmt.Errorf(`capability %s: may change whose address the shared card's links have: machine(nic = "own")`, strings.TrimPrefix(no, "CAP_"))
+				}
+			}
+		}
+	}
+	return nil
+}
