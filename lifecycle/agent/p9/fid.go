@@ -137,11 +137,14 @@ func (t *fidTable) clear() {
 }
 
 // defaultFids is as many as the process has descriptors for: a fid takes one,
-// and a second one while it is open, and the rest is for everybody else.
+// and a second one while it is open, and the rest is for everybody else. With
+// cache=loose a guest has a fid for each name that it keeps in its own cache: a
+// find over a whole distribution is some 200,000. Each pins a file of the host's
+// kernel, a kilobyte or so.
 func defaultFids() int {
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		lim.Cur = 1024
 	}
-	return int(min(lim.Cur/4, 1<<16))
+	return int(min(lim.Cur/4, 1<<18))
 }

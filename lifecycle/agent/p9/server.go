@@ -32,7 +32,7 @@ type Config struct {
 	// of messages, but for 32 KiB of each request at work.
 	MaxBuffers int
 	// MaxFids is how many fids all connections have, by default as many as the
-	// process has descriptors for (a quarter of RLIMIT_NOFILE, at most 65536).
+	// process has descriptors for (a quarter of RLIMIT_NOFILE, at most 262144).
 	// Beyond it the guest gets ENFILE.
 	MaxFids int
 	// Log gets what a guest did wrong; nil discards.
