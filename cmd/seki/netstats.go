@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"sekimori/nicshadow"
+	"sekimori/nicshadow/rule"
 	"sekimori/vmm/hypercall"
 )
 
@@ -67,10 +68,20 @@ func newNetStats(st hypercall.Stats) netStats {
 	return out
 }
 
-// figures are what ctx.policy.stats() gives a callback.
+// figures are what ctx.policy.stats() gives a callback: the card's counters, and
+// how many frames each predicate has said no to, also in audit mode.
 func figures(st netStats) map[string]uint64 {
-	return map[string]uint64{
+	out := map[string]uint64{
 		"frames": st.Frames, "bytes": st.Bytes, "forwarded": st.Forwarded,
-		"dropped": st.Dropped, "would_drop": st.WouldDrop, "delivered": st.Delivered,
+		"dropped": st.Dropped, "would_drop": st.WouldDrop, "delivered": st.Delivered, "refused": 0,
 	}
+	for _, d := range st.Drops {
+		switch {
+		case d.Kind == rule.WhyPredicate.String():
+			out[d.Why] += d.Count
+		case d.Reason == nicshadow.Ingress.String() && !d.Would:
+			out["refused"] += d.Count
+		}
+	}
+	return out
 }

@@ -15,6 +15,7 @@ import (
 	"sekimori/nicshadow"
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/rule"
+	"sekimori/vmm/hypercall"
 )
 
 // These tests are in package main: the data path is reached through no
@@ -254,5 +255,25 @@ func BenchmarkReload(b *testing.B) {
 		if err := n.LoadPolicy(b.Context(), "a", programs[i%2], "enforce"); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestFigures: what a callback reads of its card.
+func TestFigures(t *testing.T) {
+	st := newNetStats(hypercall.Stats{
+		Mode: hypercall.ModeEnforce, Frames: 9, Dropped: 3, Delivered: 4,
+		Reasons: []hypercall.ReasonCount{{Reason: "policy", Frames: 3}, {Reason: "ingress policy", Frames: 2}, {Reason: "ingress policy", WouldDrop: true, Frames: 7}},
+		Lines: []hypercall.LineCount{
+			{Kind: "predicate", Name: "allow_tcp", Line: 3, Frames: 2}, {Kind: "predicate", Name: "allow_tcp", Line: 4, Frames: 1}, {Kind: "guard", Name: "mac", Frames: 5},
+		},
+	})
+	got := figures(st)
+	for name, want := range map[string]uint64{"frames": 9, "dropped": 3, "delivered": 4, "refused": 2, "allow_tcp": 3} {
+		if got[name] != want {
+			t.Errorf("%s = %d, want %d", name, got[name], want)
+		}
+	}
+	if _, ok := got["mac"]; ok {
+		t.Errorf("a guard among the predicates: %v", got)
 	}
 }

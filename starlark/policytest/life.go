@@ -3,6 +3,7 @@ package policytest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -268,10 +269,12 @@ func (l *life) SetMode(_ context.Context, mode string) error {
 
 func (l *life) PolicyStats(context.Context) (map[string]uint64, error) {
 	n := l.t.counted[l.c]
-	return map[string]uint64{
+	out := map[string]uint64{
 		"frames": n.frames, "bytes": n.bytes, "forwarded": n.forwarded,
-		"dropped": n.frames - n.forwarded, "would_drop": 0, "delivered": n.forwarded,
-	}, nil
+		"dropped": n.frames - n.forwarded, "would_drop": 0, "delivered": n.delivered, "refused": n.refused,
+	}
+	maps.Copy(out, n.noes)
+	return out, nil
 }
 
 func (l *life) Exec(_ context.Context, argv []string) (starlark.ExecResult, error) {

@@ -62,8 +62,12 @@ type test struct {
 	memories   map[any]*memory // by policy, or container
 }
 
-// counts are the frames of a container that the test judged.
-type counts struct{ frames, bytes, forwarded uint64 }
+// counts are the frames of a container that the test judged; noes are those that
+// each predicate said no to.
+type counts struct {
+	frames, bytes, forwarded, delivered, refused uint64
+	noes                                         map[string]uint64
+}
 
 func newTest(s *suite, ctx context.Context, name, pos string) *test {
 	return &test{

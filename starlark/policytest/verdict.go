@@ -35,15 +35,29 @@ func sender(id policy.Identity) card {
 }
 
 // count adds to what a container's callbacks read by ctx.policy.stats().
-func (t *test) count(c *args.Call, data []byte, r *replay.Result) {
+func (t *test) count(c *args.Call, ingress bool, data []byte, r *replay.Result) {
 	ctr, ok := c.Vals["policy"].(*config.Container)
 	if !ok {
 		return
 	}
 	n := t.counted[ctr]
-	n.frames, n.bytes = n.frames+1, n.bytes+uint64(len(data))
-	if r != nil && r.Verdict() == rule.Forward {
+	passes := r != nil && r.Verdict().Passes()
+	if !ingress {
+		n.frames, n.bytes = n.frames+1, n.bytes+uint64(len(data))
+	}
+	switch {
+	case passes && ingress:
+		n.delivered++
+	case passes:
 		n.forwarded++
+	case ingress:
+		n.refused++
+	}
+	if r != nil && r.Verdict() != rule.Forward && r.Why().Kind == rule.WhyPredicate {
+		if n.noes == nil {
+			n.noes = map[string]uint64{}
+		}
+		n.noes[r.Why().Name]++
 	}
 	t.counted[ctr] = n
 }
@@ -77,9 +91,7 @@ func (t *test) verdicts(c *args.Call, ingress bool, check func(f *frames.Frame, 
 			r = t.suite.judge.judge(prog, data, rule.Moment{State: t.memory(c, prog), Now: int64(t.now) + 1, Ingress: ingress})
 			t.bench(prog, data)
 		}
-		if !ingress {
-			t.count(c, data, r)
-		}
+		t.count(c, ingress, data, r)
 		check(f, data, prog, r)
 	}
 	return nil

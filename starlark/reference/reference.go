@@ -167,7 +167,7 @@ var contextDocs = map[string]string{
 	"name":        "The container's name.",
 	"pid":         "The workload's process id as the host counts; 0 if there is none.",
 	"pod":         "ctx.pod.containers are the containers of the pod, each a ctx of its own, by name.",
-	"policy":      "ctx.policy.load(p) puts a policy in force, whole; ctx.policy.mode(m) is \"enforce\" or \"audit\"; ctx.policy.stats() counts frames.",
+	"policy":      "ctx.policy.load(p) puts a policy in force, whole; ctx.policy.mode(m) is \"enforce\" or \"audit\"; ctx.policy.stats() is a dict of counters: frames, bytes, forwarded, dropped, would_drop, delivered, refused (by the ingress policy), and under the name of each predicate the frames it said no to.",
 }
 
 func contextEntries() []Entry {
