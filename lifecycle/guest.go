@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"sekimori/lifecycle/agent"
 	"sekimori/lifecycle/linux"
@@ -85,8 +86,9 @@ func (p guestProcess) Wait() (ExitStatus, error) {
 func (c *Container) Touch(ctx context.Context) { touch(ctx, c) }
 
 // NotePolicy records that the agent of the container's machine put a program
-// and a mode in force, by hypercall.
-func (c *Container) NotePolicy(program []byte, mode string) {
+// and a mode in force, by hypercalls that took so long. A nil program is the
+// one in force before.
+func (c *Container) NotePolicy(program []byte, mode string, took time.Duration) {
 	c.policyMu.Lock()
 	defer c.policyMu.Unlock()
 	t := EventPolicyMode
@@ -94,7 +96,7 @@ func (c *Container) NotePolicy(program []byte, mode string) {
 		c.program, t = program, EventPolicyLoad
 	}
 	c.mode = mode
-	e := Event{Type: t, Container: c.name, Mode: mode}
+	e := Event{Type: t, Container: c.name, Mode: mode, DurationNS: int64(took)}
 	if program != nil {
 		e.Program = programID(program)
 	}
