@@ -20,8 +20,6 @@ import (
 //	stats     -> container or all                  <- stats
 //	signal    -> container, signal                 <- ok
 //	mode      -> container or all, mode            <- ok
-//	policies  ->                                   <- policies
-//	reload    -> reload, a file with the programs  <- ok
 //	stop      -> timeout_ms                        <- ok, when nothing is left of the pod
 //	kill      ->                                   <- ok, likewise
 //	exec      -> container, exec, three files      <- pid
@@ -35,9 +33,8 @@ import (
 // arguments of a program is 2 MiB; nobody types that much.
 const maxMessage = 256 << 10
 
-// maxReply bounds an answer: the figures of all containers and their cards, or
-// their programs.
-const maxReply = 64 << 20
+// maxReply bounds an answer: the figures of all containers and their cards.
+const maxReply = 16 << 20
 
 // maxArgs bounds the arguments and variables of an exec request.
 const maxArgs = 4096
@@ -54,9 +51,6 @@ const (
 	ctlStop   = "stop"
 	ctlKill   = "kill"
 	ctlExec   = "exec"
-
-	ctlPolicies = "policies"
-	ctlReload   = "reload"
 )
 
 // A request is what a client sends.
@@ -67,8 +61,6 @@ type request struct {
 	Mode      string       `json:"mode,omitempty"`
 	TimeoutMS int64        `json:"timeout_ms,omitempty"`
 	Exec      *execRequest `json:"exec,omitempty"`
-
-	Reload []policyRequest `json:"reload,omitempty"`
 }
 
 // An execRequest is an ExecConfig without its files.
@@ -87,8 +79,6 @@ type reply struct {
 	Stats []ContainerStats `json:"stats,omitempty"`
 	Pid   int              `json:"pid,omitempty"`
 	Exit  *exitReply       `json:"exit,omitempty"`
-
-	Policies []Policy `json:"policies,omitempty"`
 }
 
 type exitReply struct {
@@ -125,10 +115,8 @@ func decodeStrict(b []byte, v any) error {
 
 func (r *request) check() error {
 	switch r.Verb {
-	case ctlPing, ctlStats, ctlKill, ctlPolicies:
+	case ctlPing, ctlStats, ctlKill:
 		return nil
-	case ctlReload:
-		return checkReload(r.Reload)
 	case ctlStop:
 		if r.TimeoutMS < 0 || r.TimeoutMS > int64(24*time.Hour/time.Millisecond) {
 			return fmt.Errorf("timeout of %d ms: want none, or up to a day", r.TimeoutMS)

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"sekimori/introspect"
 	"sekimori/lifecycle"
@@ -185,7 +184,6 @@ type admitted struct {
 	name     string
 	mac      frame.MAC
 	attached bool
-	began    time.Time // of the last load
 	staged   map[[hypercall.HashSize]byte][]byte
 }
 
@@ -268,13 +266,11 @@ func (p *guestPolicy) Load(sender uint32, program []byte) (hash [hypercall.HashS
 	if err != nil {
 		return hash, err
 	}
-	began := time.Now()
 	if hash, err = p.backend.Load(sender, program); err != nil {
 		return hash, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c.began = began
 	if len(c.staged) >= nicshadow.MaxStaged {
 		clear(c.staged) // what the table has put out, or soon would
 	}
@@ -293,9 +289,9 @@ func (p *guestPolicy) Swap(sender uint32, hash [hypercall.HashSize]byte, m hyper
 		return err
 	}
 	p.mu.Lock()
-	program, took := c.staged[hash], time.Since(c.began)
+	program := c.staged[hash]
 	p.mu.Unlock()
-	p.changed(c, program, m, took)
+	p.changed(c, program, m)
 	return nil
 }
 
@@ -306,11 +302,10 @@ func (p *guestPolicy) SetMode(sender uint32, m hypercall.Mode) error {
 		return err
 	}
 	m = p.pick(m)
-	began := time.Now()
 	if err := p.backend.SetMode(sender, m); err != nil {
 		return err
 	}
-	p.changed(c, nil, m, time.Since(began))
+	p.changed(c, nil, m)
 	return nil
 }
 
@@ -339,7 +334,7 @@ func (p *guestPolicy) pick(m hypercall.Mode) hypercall.Mode {
 
 // changed tells the pod that the guest changed a policy. Which callback did, if
 // several run, cannot be known: each of them is held to it.
-func (p *guestPolicy) changed(c *admitted, program []byte, m hypercall.Mode, took time.Duration) {
+func (p *guestPolicy) changed(c *admitted, program []byte, m hypercall.Mode) {
 	p.mu.Lock()
 	attached := c.attached
 	var told *lifecycle.Container
@@ -357,7 +352,7 @@ func (p *guestPolicy) changed(c *admitted, program []byte, m hypercall.Mode, too
 	if m == hypercall.ModeAudit {
 		mode = lifecycle.Audit
 	}
-	told.NotePolicy(program, mode, took)
+	told.NotePolicy(program, mode)
 }
 
 // enter notes that a callback runs in the guest, until the function it returns

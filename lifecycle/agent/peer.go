@@ -246,3 +246,6 @@ func (p *peer) gone(err error) error {
 	}
 	return fmt.Errorf("%w: %w", ErrGone, err)
 }
+
+// close ends the connection.
+func (p *peer) close() error { return p.conn.Close() }

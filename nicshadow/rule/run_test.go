@@ -7,16 +7,15 @@ import (
 
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/rule"
-	"sekimori/nicshadow/rule/ruletest"
 )
 
 // check holds a program against everything that is true of all programs.
-func check(t testing.TB, p *rule.Program, g *ruletest.Generator) {
+func check(t testing.TB, p *rule.Program, g *generator) {
 	t.Helper()
 	state, now := p.NewState(nil), int64(1)
 	for c := frame.ClassNone; c < frame.NumClasses; c++ {
 		for range 8 {
-			k := g.Key(c)
+			k := g.key(c)
 			steps, last := 0, -1
 			want := p.Trace(k, func(pc int, holds bool) {
 				if pc <= last || pc >= p.Len() {
@@ -81,9 +80,9 @@ func same(t testing.TB, p *rule.Program) {
 func TestRandomPrograms(t *testing.T) {
 	verified := 0
 	for seed := range uint64(6000) {
-		g := ruletest.New(seed)
-		c := 1 + frame.Class(g.R.IntN(int(frame.NumClasses)-1))
-		p, err := rule.New(g.Unit(c, 2+g.R.IntN(30)))
+		g := newGenerator(seed)
+		c := 1 + frame.Class(g.r.IntN(int(frame.NumClasses)-1))
+		p, err := rule.New(g.unit(c, 2+g.r.IntN(30)))
 		if err != nil {
 			continue
 		}
@@ -103,9 +102,9 @@ func TestRandomPrograms(t *testing.T) {
 // whichever way it is run, and has one encoding.
 func FuzzDecode(f *testing.F) {
 	for seed := range uint64(40) {
-		g := ruletest.New(seed)
-		c := 1 + frame.Class(g.R.IntN(int(frame.NumClasses)-1))
-		if p, err := rule.New(g.Unit(c, 2+g.R.IntN(12))); err == nil {
+		g := newGenerator(seed)
+		c := 1 + frame.Class(g.r.IntN(int(frame.NumClasses)-1))
+		if p, err := rule.New(g.unit(c, 2+g.r.IntN(12))); err == nil {
 			f.Add(p.Bytes(), seed)
 		}
 	}
@@ -122,7 +121,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal("Bytes are not those decoded")
 		}
 		same(t, p)
-		check(t, p, ruletest.New(seed))
+		check(t, p, newGenerator(seed))
 	})
 }
 
@@ -130,9 +129,9 @@ func FuzzDecode(f *testing.F) {
 func FuzzRandomPrograms(f *testing.F) {
 	f.Add(uint64(1), uint8(3), uint8(20))
 	f.Fuzz(func(t *testing.T, seed uint64, class, n uint8) {
-		g := ruletest.New(seed)
+		g := newGenerator(seed)
 		c := 1 + frame.Class(class)%(frame.NumClasses-1)
-		p, err := rule.New(g.Unit(c, 1+int(n%64)))
+		p, err := rule.New(g.unit(c, 1+int(n%64)))
 		if err != nil {
 			return
 		}
@@ -141,9 +140,9 @@ func FuzzRandomPrograms(f *testing.F) {
 }
 
 func TestRunAllocatesNothing(t *testing.T) {
-	g := ruletest.New(3)
+	g := newGenerator(3)
 	p := benchProgram(t)
-	keys := []*frame.Key{g.Key(frame.ClassARP), g.Key(frame.ClassIPv4TCP), g.Key(frame.ClassOther)}
+	keys := []*frame.Key{g.key(frame.ClassARP), g.key(frame.ClassIPv4TCP), g.key(frame.ClassOther)}
 	if n := testing.AllocsPerRun(100, func() {
 		for _, k := range keys {
 			sink = p.Run(k)
@@ -152,12 +151,12 @@ func TestRunAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 	for seed := range uint64(200) {
-		g := ruletest.New(seed)
-		p, err := rule.New(g.Unit(frame.ClassIPv6NDP, 20))
+		g := newGenerator(seed)
+		p, err := rule.New(g.unit(frame.ClassIPv6NDP, 20))
 		if err != nil {
 			continue
 		}
-		k := g.Key(frame.ClassIPv6NDP)
+		k := g.key(frame.ClassIPv6NDP)
 		if n := testing.AllocsPerRun(10, func() { sink = p.Run(k) }); n != 0 {
 			t.Errorf("seed %d: %v allocations", seed, n)
 		}
@@ -178,7 +177,7 @@ func TestNoClassDrops(t *testing.T) {
 			t.Errorf("class %d: Trace = %v", word, o)
 		}
 	}
-	k := ruletest.New(1).Key(frame.ClassARP)
+	k := newGenerator(1).key(frame.ClassARP)
 	if o := p.Run(k); o.Verdict != rule.Forward {
 		t.Errorf("arp: %v", o)
 	}
@@ -215,9 +214,9 @@ func TestLargestProgram(t *testing.T) {
 		if d := time.Since(start); d > 3*time.Second { // 0.1 s measured
 			t.Errorf("New takes %v", d)
 		}
-		g := ruletest.New(1)
+		g := newGenerator(1)
 		for range 20 {
-			k := g.Key(frame.ClassOther)
+			k := g.key(frame.ClassOther)
 			if got, want := p.Run(k), p.Trace(k, func(int, bool) {}); got != want {
 				t.Errorf("Run = %v, Trace = %v", got, want)
 			}
@@ -283,7 +282,7 @@ func TestArithmetic(t *testing.T) {
 		if tt.v == fault {
 			want = rule.Outcome{Verdict: rule.Drop, PC: 3}
 		}
-		k := ruletest.New(1).Key(frame.ClassOther)
+		k := newGenerator(1).key(frame.ClassOther)
 		if got := p.Run(k); got != want {
 			t.Errorf("%v %d %d: Run = %v, want %v", tt.op, tt.a, tt.b, got, want)
 		}
@@ -304,7 +303,7 @@ func TestArithmetic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := p.Run(ruletest.New(1).Key(frame.ClassOther)); got.PC != 4 {
+	if got := p.Run(newGenerator(1).key(frame.ClassOther)); got.PC != 4 {
 		t.Errorf("Run = %v", got)
 	}
 }

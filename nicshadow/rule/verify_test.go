@@ -9,7 +9,6 @@ import (
 
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/rule"
-	"sekimori/nicshadow/rule/ruletest"
 )
 
 // everywhere is a unit whose instructions all classes run; classes narrows
@@ -253,8 +252,8 @@ func TestAllOpcodes(t *testing.T) {
 	// runs and reads back.
 	seen := make(map[rule.Op]bool)
 	for seed := range uint64(300) {
-		g := ruletest.New(seed)
-		p, err := rule.New(g.Unit(frame.ClassIPv4TCP, 20))
+		g := newGenerator(seed)
+		p, err := rule.New(g.unit(frame.ClassIPv4TCP, 20))
 		if err != nil {
 			continue
 		}
