@@ -18,16 +18,21 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export CGO_ENABLED := 0
 
-.PHONY: help demo test bench lint build kernel install clean
+.PHONY: help demo demo-uml test bench lint build kernel install clean
 
 help: ## this list
 	@echo 'usage: make TARGET'
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: build ## ARP spoofing, seen and then stopped: examples/arp_guard.star on this machine
 	@scripts/deps demo
 	@$(GO) build -trimpath -o bin/demo ./examples/demo
 	@$(SUDO) bin/demo -seki bin/seki
+
+demo-uml: build kernel ## the same on a kernel of its own, as an ordinary user
+	@scripts/deps demo
+	@$(GO) build -trimpath -o bin/demo ./examples/demo
+	@bin/demo -seki bin/seki -machine uml
 
 test: build ## everything: vet, unit and root tests, fuzzing, the race detector
 	@scripts/deps test

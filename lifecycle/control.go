@@ -20,6 +20,8 @@ import (
 //	stats     -> container or all                  <- stats
 //	signal    -> container, signal                 <- ok
 //	mode      -> container or all, mode            <- ok
+//	policies  ->                                   <- policies
+//	reload    -> reload, a file with the programs  <- ok
 //	stop      -> timeout_ms                        <- ok, when nothing is left of the pod
 //	kill      ->                                   <- ok, likewise
 //	exec      -> container, exec, three files      <- pid
@@ -33,8 +35,9 @@ import (
 // arguments of a program is 2 MiB; nobody types that much.
 const maxMessage = 256 << 10
 
-// maxReply bounds an answer: the figures of all containers and their cards.
-const maxReply = 16 << 20
+// maxReply bounds an answer: the figures of all containers and their cards, or
+// their programs.
+const maxReply = 64 << 20
 
 // maxArgs bounds the arguments and variables of an exec request.
 const maxArgs = 4096
@@ -51,6 +54,9 @@ const (
 	ctlStop   = "stop"
 	ctlKill   = "kill"
 	ctlExec   = "exec"
+
+	ctlPolicies = "policies"
+	ctlReload   = "reload"
 )
 
 // A request is what a client sends.
@@ -61,6 +67,8 @@ type request struct {
 	Mode      string       `json:"mode,omitempty"`
 	TimeoutMS int64        `json:"timeout_ms,omitempty"`
 	Exec      *execRequest `json:"exec,omitempty"`
+
+	Reload []policyRequest `json:"reload,omitempty"`
 }
 
 // An execRequest is an ExecConfig without its files.
@@ -79,6 +87,8 @@ type reply struct {
 	Stats []ContainerStats `json:"stats,omitempty"`
 	Pid   int              `json:"pid,omitempty"`
 	Exit  *exitReply       `json:"exit,omitempty"`
+
+	Policies []Policy `json:"policies,omitempty"`
 }
 
 type exitReply struct {
@@ -115,8 +125,10 @@ func decodeStrict(b []byte, v any) error {
 
 func (r *request) check() error {
 	switch r.Verb {
-	case ctlPing, ctlStats, ctlKill:
+	case ctlPing, ctlStats, ctlKill, ctlPolicies:
 		return nil
+	case ctlReload:
+		return checkReload(r.Reload)
 	case ctlStop:
 		if r.TimeoutMS < 0 || r.TimeoutMS > int64(24*time.Hour/time.Millisecond) {
 			return fmt.Errorf("timeout of %d ms: want none, or up to a day", r.TimeoutMS)

@@ -7,29 +7,40 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"sekimori/lifecycle/agent"
 	"sekimori/lifecycle/linux"
 )
 
-// Guest is the runtime of containers in a machine. place says what the guest
-// has of a container: its agent, and the container as the guest is to see it,
-// with paths of its own; everything but the streams. It is asked when the first
-// container is to be made, so that the machine may boot while the pod is being
-// claimed. Containers end with their machine, so that none is left behind.
-func Guest(place func(context.Context, RuntimeConfig) (*agent.Client, agent.CreateConfig, error)) Runtime {
-	return guest{place}
+// A Machine is where the containers of [Guest] are.
+type Machine interface {
+	// Place says what the guest has of a container: its agent, and the container
+	// as the guest is to see it, with paths of its own; everything but the
+	// streams. It is asked when the first container is to be made, so the
+	// machine may boot then.
+	Place(context.Context, RuntimeConfig) (*agent.Client, agent.CreateConfig, error)
+	// Cgroups are the host's cgroups that the machine is going to be in, which
+	// is all that a killed supervisor may leave of it.
+	Cgroups(RuntimeConfig) []string
 }
 
-type guest struct {
-	place func(context.Context, RuntimeConfig) (*agent.Client, agent.CreateConfig, error)
+// Guest is the runtime of containers in a machine. They end with it.
+func Guest(m Machine) Runtime { return guest{m} }
+
+type guest struct{ Machine }
+
+func (g guest) Plan(c RuntimeConfig) (json.RawMessage, error) {
+	return json.Marshal(linux.RecordOf(c.ID, g.Cgroups(c)))
 }
 
-func (guest) Plan(RuntimeConfig) (json.RawMessage, error) { return json.RawMessage("null"), nil }
-func (guest) Reap(context.Context, json.RawMessage) error { return nil }
+func (guest) Reap(ctx context.Context, record json.RawMessage) error {
+	return Host().Reap(ctx, record)
+}
+
 func (g guest) Create(ctx context.Context, c RuntimeConfig) (Instance, error) {
 	_, name, _ := strings.Cut(c.ID, "/")
-	a, cfg, err := g.place(ctx, c)
+	a, cfg, err := g.Place(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -38,18 +49,26 @@ func (g guest) Create(ctx context.Context, c RuntimeConfig) (Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &guestInstance{k}, nil
+	record, err := g.Plan(c)
+	if err != nil {
+		k.Destroy()
+		return nil, err
+	}
+	return &guestInstance{k, record}, nil
 }
 
 // A guestInstance is a container of a machine in the words of this package.
-type guestInstance struct{ *agent.Container }
+type guestInstance struct {
+	*agent.Container
+	record json.RawMessage
+}
 
 func (i *guestInstance) Pid() int { return i.Container.Pid() }
 
 // NetNS is nil: the namespace is the guest's.
 func (i *guestInstance) NetNS() (*os.File, error) { return nil, nil }
 
-func (i *guestInstance) Record() (json.RawMessage, error) { return json.RawMessage("null"), nil }
+func (i *guestInstance) Record() (json.RawMessage, error) { return i.record, nil }
 
 func (i *guestInstance) Wait() (ExitStatus, error) {
 	st, err := i.Container.Wait()
@@ -85,8 +104,9 @@ func (p guestProcess) Wait() (ExitStatus, error) {
 func (c *Container) Touch(ctx context.Context) { touch(ctx, c) }
 
 // NotePolicy records that the agent of the container's machine put a program
-// and a mode in force, by hypercall.
-func (c *Container) NotePolicy(program []byte, mode string) {
+// and a mode in force, by hypercalls that took so long. A nil program is the
+// one in force before.
+func (c *Container) NotePolicy(program []byte, mode string, took time.Duration) {
 	c.policyMu.Lock()
 	defer c.policyMu.Unlock()
 	t := EventPolicyMode
@@ -94,7 +114,7 @@ func (c *Container) NotePolicy(program []byte, mode string) {
 		c.program, t = program, EventPolicyLoad
 	}
 	c.mode = mode
-	e := Event{Type: t, Container: c.name, Mode: mode}
+	e := Event{Type: t, Container: c.name, Mode: mode, DurationNS: int64(took)}
 	if program != nil {
 		e.Program = programID(program)
 	}

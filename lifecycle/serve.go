@@ -9,7 +9,7 @@ import (
 )
 
 // do serves all verbs but exec.
-func (s *server) do(req *request) (*reply, error) {
+func (s *server) do(w *wire, req *request) (*reply, error) {
 	p := s.pod
 	switch req.Verb {
 	case ctlStop:
@@ -22,6 +22,12 @@ func (s *server) do(req *request) (*reply, error) {
 		return nil, nil
 	case ctlPing:
 		return nil, nil
+	case ctlPolicies:
+		return &reply{Policies: p.policies()}, nil
+	case ctlReload:
+		ctx, cancel := context.WithTimeout(p.ctx, replyTimeout)
+		defer cancel()
+		return nil, s.reload(ctx, w, req.Reload)
 	}
 	list, err := s.containers(req.Container, req.Verb != ctlSignal)
 	if err != nil {

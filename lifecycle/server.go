@@ -116,7 +116,7 @@ func (s *server) handle(conn *net.UnixConn) {
 		s.exec(w, req)
 		return
 	}
-	r, err := s.do(req)
+	r, err := s.do(w, req)
 	s.answer(w, r, err)
 }
 

@@ -31,6 +31,9 @@ type CaptureConfig struct {
 	// Rate bounds the frames a second of each sender; 0 means
 	// DefaultCaptureRate. It bounds what a flood takes from the other senders.
 	Rate int
+	// Record says that it is for every judged frame, not for drops: the comment
+	// is then a [RecordNote] for a program to read.
+	Record bool
 }
 
 // A Capture writes frames that dropped, or would have, to a pcapng file: an
@@ -59,6 +62,7 @@ type captured struct {
 	at        time.Time
 	container string
 	judgement Judgement
+	ingress   bool
 	length    int
 	data      [captureSnap]byte
 }
@@ -116,7 +120,10 @@ func (c *Capture) Source(container string) *CaptureSource {
 }
 
 // Offer captures a frame. It does not wait, and keeps neither b nor j.
-func (s *CaptureSource) Offer(b []byte, j *Judgement) {
+func (s *CaptureSource) Offer(b []byte, j *Judgement) { s.offer(s.container, b, j, false) }
+
+// offer is Offer of a frame for another container, which is on its way there.
+func (s *CaptureSource) offer(container string, b []byte, j *Judgement, ingress bool) {
 	c, now := s.capture, time.Now()
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -129,7 +136,7 @@ func (s *CaptureSource) Offer(b []byte, j *Judgement) {
 	}
 	select {
 	case f := <-c.free:
-		f.at, f.container, f.judgement, f.length = now, s.container, *j, len(b)
+		f.at, f.container, f.judgement, f.length, f.ingress = now, container, *j, len(b), ingress
 		copy(f.data[:], b)
 		c.queue <- f // never full: there are as many frames as places
 	default:
@@ -170,7 +177,13 @@ func (c *Capture) one(f *captured) {
 		}
 	}
 	b := f.data[:min(f.length, captureSnap)]
-	c.ng.Packet(f.container, f.at, b, f.length, comment(f, b))
+	text := ""
+	if c.cfg.Record {
+		text = f.note().String()
+	} else {
+		text = comment(f, b)
+	}
+	c.ng.Packet(f.container, f.at, b, f.length, text)
 	c.fail(c.ng.Err())
 }
 

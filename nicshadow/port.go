@@ -136,12 +136,21 @@ func (p *port) frame(from *station, b []byte) {
 	case p.trusted:
 		p.admit(b)
 	case p.sw.cfg.Table.judge(from.sender, from.envelope, b, j):
+		from.keep(b, j)
 		if j.Reason != Allowed { // audit
 			from.tell(b)
 		}
 		p.forward(from, b)
 	default:
+		from.keep(b, j)
 		from.tell(b)
+	}
+}
+
+// keep records a frame that was judged.
+func (st *station) keep(b []byte, j *Judgement) {
+	if st.record != nil && j.Program != nil {
+		st.record.offer(st.name, b, j, false)
 	}
 }
 

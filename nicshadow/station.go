@@ -18,6 +18,7 @@ type station struct {
 
 	drops   *DropSource
 	capture *CaptureSource
+	record  *CaptureSource
 }
 
 func (p *port) newStation(name string, s Sender, mac uint64, envelope *rule.Program) *station {
@@ -30,6 +31,9 @@ func (p *port) newStation(name string, s Sender, mac uint64, envelope *rule.Prog
 	}
 	if c := p.sw.cfg.Capture; c != nil {
 		st.capture = c.Source(name)
+	}
+	if c := p.sw.cfg.Record; c != nil {
+		st.record = c.Source(name)
 	}
 	return st
 }
@@ -87,7 +91,11 @@ func (st *station) refuse(b []byte, r Reason) {
 func (st *station) deliverable(to *station, sl *slot, b []byte) bool {
 	p := st.port
 	j := &p.inbound
+	j.Program = nil // until one judges
 	passes := to.arrives(sl, b, &p.judgement.Key, j)
+	if st.record != nil && j.Program != nil {
+		st.record.offer(to.name, b, j, true)
+	}
 	if !passes {
 		st.count(ReceiverRefuses)
 	}

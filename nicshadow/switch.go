@@ -20,6 +20,9 @@ type Config struct {
 	// open when the switch is closed.
 	DropLog *DropLog
 	Capture *Capture
+	// Record is told of every frame that a program judged; nil for none. Its
+	// configuration says so too.
+	Record *Capture
 	// Log takes lifecycle events; nil discards them.
 	Log *slog.Logger
 }

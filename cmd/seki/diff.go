@@ -76,15 +76,7 @@ func (a *app) diff(ctx context.Context, before, after string, o diffOptions) err
 			return err
 		}
 	}
-	if o.json {
-		err = a.printJSON(d)
-	} else {
-		err = d.writeText(a.stdout)
-	}
-	if err == nil && d.Differs {
-		err = &codeError{code: exitFailed}
-	}
-	return err
+	return a.printDiff(d, o.json)
 }
 
 // A podDiff is what differs between two pods.
@@ -280,7 +272,10 @@ func (c *containerDiff) writeText(w io.Writer) {
 func (s *sideOfOne) writeText(w io.Writer, when string) {
 	fmt.Fprintf(w, "    %-4s %s", when, s.Why)
 	if s.At != "" {
-		fmt.Fprintf(w, " at %s: %s", s.At, s.Source)
+		fmt.Fprintf(w, " at %s", s.At)
+	}
+	if s.Source != "" {
+		fmt.Fprintf(w, ": %s", s.Source)
 	}
 	fmt.Fprintln(w)
 }

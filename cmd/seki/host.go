@@ -18,6 +18,7 @@ type host struct {
 	// identities of the cards of the pod, by container: a policy is compiled
 	// for the card that it is loaded into.
 	identities map[string]policy.Identity
+	record     *recording // nil for none
 }
 
 var _ starlark.Host = host{}
@@ -51,7 +52,11 @@ func (h host) LoadPolicy(ctx context.Context, p *policy.Policy) error {
 	if err != nil {
 		return err
 	}
-	return h.c.LoadPolicy(ctx, prog.Bytes(), p.Mode())
+	if err := h.c.LoadPolicy(ctx, prog.Bytes(), p.Mode()); err != nil {
+		return err
+	}
+	h.record.policy(h.Name(), prog)
+	return nil
 }
 
 // PolicyStats are the counters of the card that say most.
@@ -70,7 +75,11 @@ func (h host) PolicyStats(ctx context.Context) (map[string]uint64, error) {
 // Exec runs a program in the container and waits for it.
 func (h host) Exec(ctx context.Context, argv []string) (starlark.ExecResult, error) {
 	r, err := h.c.Output(ctx, argv)
-	return starlark.ExecResult{Status: r.Status, Stdout: r.Stdout, Stderr: r.Stderr}, err
+	res := starlark.ExecResult{Status: r.Status, Stdout: r.Stdout, Stderr: r.Stderr}
+	if err == nil {
+		h.record.exec(h.Name(), res)
+	}
+	return res, err
 }
 
 // Kill sends a signal to the workload.
@@ -91,5 +100,5 @@ func (h host) Container(name string) (starlark.Host, error) {
 	if c == nil {
 		return nil, fmt.Errorf("container %q: not in pod %q%s", name, h.c.Pod().Name(), meant(name, h.Containers()))
 	}
-	return host{c, h.event, h.identities}, nil
+	return host{c, h.event, h.identities, h.record}, nil
 }

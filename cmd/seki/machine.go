@@ -47,7 +47,7 @@ func (a *app) kernelBuildCommand() *cobra.Command {
 		Short: "build the kernel of machine uml, once",
 		Long: `Build makes a kernel from Debian's kernel source package with the
 configuration of this program, unless the cache has it already, and prints its
-path. It takes 4 GB of disk while it works, and some 8 minutes of two CPUs.`,
+path. It takes 4 GB of disk while it works, and some 9 minutes of two CPUs.`,
 		Example: "  seki machine kernel build",
 		Args:    args(0, 0, "no arguments"),
 	}

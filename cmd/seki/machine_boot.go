@@ -75,7 +75,6 @@ type machineConfig struct {
 	lpj     uint64
 	memory  int64
 	cpus    float64
-	cgroup  string // "" for none
 	pod     string
 	file    json.RawMessage // for the agent, to run callbacks; null for none
 	exports *exports
@@ -99,9 +98,24 @@ func newMachine(cfg machineConfig, nics []*guestNIC, policy *guestPolicy, log *s
 	return m, err
 }
 
-// place starts the machine, if it does not run yet, and says what it has of a
+// Cgroups are those that the machine is bounded by; an ordinary user has none.
+func (m *machine) Cgroups(c lifecycle.RuntimeConfig) []string {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return uml.CgroupDirs(m.cgroup(c))
+}
+
+// cgroup is the machine's place below the hierarchies: of no container, and of
+// no other state directory.
+func (m *machine) cgroup(c lifecycle.RuntimeConfig) string {
+	pod, _, _ := strings.Cut(c.ID, "/")
+	return "/seki+" + pod + "+(machine)+" + c.Place // a + and parentheses are in no name
+}
+
+// Place starts the machine, if it does not run yet, and says what it has of a
 // container.
-func (m *machine) place(ctx context.Context, c lifecycle.RuntimeConfig) (*agent.Client, agent.CreateConfig, error) {
+func (m *machine) Place(ctx context.Context, c lifecycle.RuntimeConfig) (*agent.Client, agent.CreateConfig, error) {
 	m.boot.Do(func() { m.err = m.start(ctx, c) })
 	if m.err != nil {
 		return nil, agent.CreateConfig{}, m.err
@@ -133,10 +147,14 @@ func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err err
 		return fmt.Errorf("machine: %w", err)
 	}
 	m.host = agent.Serve(l, agent.HostConfig{Secret: m.secret, Hypercall: m.hypercalls, File: m.file, Event: m.policy.event, Log: m.log})
+	group := ""
+	if os.Geteuid() == 0 && (uml.HasCgroups() || m.cfg.cpus > 0) {
+		group = m.cgroup(c)
+	}
 	cfg := uml.Config{
 		Kernel: m.cfg.kernel, LPJ: m.cfg.lpj, Memory: m.cfg.memory, InitRD: initrd, Init: "/seki",
 		Devices: []uml.Device{{ID: int(m.vsock.Type())}}, Append: []string{"--", "agent"},
-		UID: int(c.IDBase), GID: int(c.IDBase), Console: m.console, Cgroup: m.cfg.cgroup, CPUs: m.cfg.cpus,
+		UID: int(c.IDBase), GID: int(c.IDBase), Console: m.console, Cgroup: group, CPUs: m.cfg.cpus,
 	}
 	for range m.cards() {
 		cfg.Devices = append(cfg.Devices, uml.Device{ID: virtio.TypeNet})

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sekimori/introspect"
 	"sekimori/lifecycle"
@@ -184,6 +185,7 @@ type admitted struct {
 	name     string
 	mac      frame.MAC
 	attached bool
+	began    time.Time // of the last load
 	staged   map[[hypercall.HashSize]byte][]byte
 }
 
@@ -266,11 +268,13 @@ func (p *guestPolicy) Load(sender uint32, program []byte) (hash [hypercall.HashS
 	if err != nil {
 		return hash, err
 	}
+	began := time.Now()
 	if hash, err = p.backend.Load(sender, program); err != nil {
 		return hash, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	c.began = began
 	if len(c.staged) >= nicshadow.MaxStaged {
 		clear(c.staged) // what the table has put out, or soon would
 	}
@@ -289,9 +293,9 @@ func (p *guestPolicy) Swap(sender uint32, hash [hypercall.HashSize]byte, m hyper
 		return err
 	}
 	p.mu.Lock()
-	program := c.staged[hash]
+	program, took := c.staged[hash], time.Since(c.began)
 	p.mu.Unlock()
-	p.changed(c, program, m)
+	p.changed(c, program, m, took)
 	return nil
 }
 
@@ -302,10 +306,11 @@ func (p *guestPolicy) SetMode(sender uint32, m hypercall.Mode) error {
 		return err
 	}
 	m = p.pick(m)
+	began := time.Now()
 	if err := p.backend.SetMode(sender, m); err != nil {
 		return err
 	}
-	p.changed(c, nil, m)
+	p.changed(c, nil, m, time.Since(began))
 	return nil
 }
 
@@ -334,7 +339,7 @@ func (p *guestPolicy) pick(m hypercall.Mode) hypercall.Mode {
 
 // changed tells the pod that the guest changed a policy. Which callback did, if
 // several run, cannot be known: each of them is held to it.
-func (p *guestPolicy) changed(c *admitted, program []byte, m hypercall.Mode) {
+func (p *guestPolicy) changed(c *admitted, program []byte, m hypercall.Mode, took time.Duration) {
 	p.mu.Lock()
 	attached := c.attached
 	var told *lifecycle.Container
@@ -352,7 +357,7 @@ func (p *guestPolicy) changed(c *admitted, program []byte, m hypercall.Mode) {
 	if m == hypercall.ModeAudit {
 		mode = lifecycle.Audit
 	}
-	told.NotePolicy(program, mode)
+	told.NotePolicy(program, mode, took)
 }
 
 // enter notes that a callback runs in the guest, until the function it returns

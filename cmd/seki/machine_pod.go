@@ -50,6 +50,8 @@ func (a *app) choose(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
 		return m, &codeError{exitFailed, errors.New("machine kvm: not in this build of seki (seki doctor)")}
 	case m.Kind == bundle.MachineHost && m.Kernel != "":
 		return m, usage("--kernel: machine host runs on the host's own\n    --machine uml")
+	case m.Kind == bundle.MachineUML && m.CPUs > 0 && os.Geteuid() != 0:
+		return m, fmt.Errorf("%s: machine(cpu): needs root: a cgroup bounds it", pod.Path)
 	case m.Kind == bundle.MachineUML && pod.Uplink != nil && os.Geteuid() != 0:
 		return m, fmt.Errorf("%s: uplink() needs root: it makes a network interface on the host\n    sudo seki run %[1]s, or without uplink()", pod.Path)
 	}
@@ -122,7 +124,7 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 		}
 	}
 	cfg.Machine = string(bundle.MachineUML)
-	cfg.Network, cfg.Runtime = &guestNetwork{n, m, policy}, lifecycle.Guest(m.place)
+	cfg.Network, cfg.Runtime = &guestNetwork{n, m, policy}, lifecycle.Guest(m)
 	return nil
 }
 

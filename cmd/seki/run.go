@@ -28,6 +28,7 @@ type runOptions struct {
 	kernel  string
 	bundle  string // OCI bundle in place of a file
 	quiet   bool
+	record  string // directory
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -60,6 +61,7 @@ it, too.`,
 	f.StringVar(&o.name, "name", "", "name of the pod (default: that of the file)")
 	f.StringVar(&o.mode, "policy-mode", "", "enforce or audit: the mode of every policy, whatever the file says")
 	f.StringVar(&o.pcap, "pcap", "", "write the frames that drop to this pcapng file, each with its reason")
+	f.StringVar(&o.record, "record", "", "keep frames, verdicts and callbacks in this directory, for seki test --replay")
 	f.StringVar(&o.machine, "machine", "", "kernel that the containers run on: host, uml (User-Mode Linux) or auto (default: what the file says, else auto)")
 	f.StringVar(&o.kernel, "kernel", "", "image of the guest's kernel (default: seki machine kernel path)")
 	f.StringVar(&o.bundle, "bundle", "", "run the OCI bundle in this directory: config.json and a root file system")
@@ -150,6 +152,12 @@ func (a *app) foreground(ctx context.Context, path string, o runOptions, reporte
 	w := wire{log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level})), mode: o.mode, pcap: o.pcap, env: a.env}
 	if !o.quiet && reporter == nil {
 		w.tell = a.stderr
+	}
+	if o.record != "" {
+		if w.record, err = newRecording(o.record, pod, path, o.mode); err != nil {
+			return err
+		}
+		defer w.record.close(a)
 	}
 	cfg, err := w.pod(pod)
 	if err != nil {

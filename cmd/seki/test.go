@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sekimori/nicshadow"
 	"sekimori/starlark/policytest"
 )
 
@@ -20,6 +21,7 @@ type testOptions struct {
 	least           float64 // percent of coverage
 	list            bool
 	html            string // file
+	replay          string // directory
 }
 
 func (a *app) testCommand() *cobra.Command {
@@ -32,7 +34,7 @@ below the directories named (the current one if none is). It needs no root, no
 network and no containers: frames are judged by the very bytes that would be in
 force. Its exit code is 3 if a test failed or the coverage is too low, 2 if a
 file could not be loaded.`,
-		Example: "  seki test -v --run attack --coverage examples",
+		Example: "  seki test -v --run attack --coverage examples\n  seki test --replay recorded web-new.star",
 	}
 	cmd.RunE = func(cmd *cobra.Command, paths []string) error { return a.test(cmd, paths, o) }
 	f := cmd.Flags()
@@ -44,6 +46,7 @@ file could not be loaded.`,
 	f.StringVar(&o.html, "coverage-html", "", "write the source with its coverage to this file, as HTML")
 	f.BoolVar(&o.Bench, "bench", false, "measure how long the frames of each test take to judge")
 	f.BoolVar(&o.Update, "update", false, "write the files of t.golden() where they differ")
+	f.StringVar(&o.replay, "replay", "", "replay this recording of seki run --record, by the file that was run or by the PATH given; fail where a verdict differs")
 	f.StringVar(&o.format, "format", "text", strings.Join(policytest.Formats(), ", "))
 	jsonFlag(f, &o.format)
 	oneOf(cmd, "format", policytest.Formats()...)
@@ -63,12 +66,9 @@ func (a *app) test(cmd *cobra.Command, paths []string, o testOptions) error {
 		return usage("--run %w", err)
 	}
 	o.Coverage = o.Coverage || o.least > 0 || o.list || o.html != ""
-	if len(paths) == 0 {
-		paths = []string{"."}
-	}
-	report, err := policytest.Run(cmd.Context(), paths, o.Options)
+	report, err := a.testReport(cmd, paths, o)
 	if err != nil {
-		return &codeError{exitUsage, err}
+		return err
 	}
 	// The standard library has tests of its own.
 	report.Coverage = slices.DeleteFunc(report.Coverage, func(c policytest.FileCoverage) bool { return strings.HasPrefix(c.File, "@seki//") })
@@ -82,6 +82,35 @@ func (a *app) test(cmd *cobra.Command, paths []string, o testOptions) error {
 		return &codeError{code: code}
 	}
 	return a.testLeast(report, o.least)
+}
+
+// testReport runs the tests, or a recording.
+func (a *app) testReport(cmd *cobra.Command, paths []string, o testOptions) (report *policytest.Report, err error) {
+	if o.replay == "" {
+		if len(paths) == 0 {
+			paths = []string{"."}
+		}
+		report, err = policytest.Run(cmd.Context(), paths, o.Options)
+	} else {
+		if len(paths) > 1 {
+			return nil, usage("test: --replay: want one FILE at most, have %d", len(paths))
+		}
+		r := policytest.ReplayOptions{Options: o.Options, Dir: o.replay, Note: recordNote}
+		if len(paths) == 1 {
+			r.File = paths[0]
+		}
+		report, err = policytest.Replay(cmd.Context(), r)
+	}
+	if err != nil {
+		return nil, &codeError{exitUsage, err}
+	}
+	return report, nil
+}
+
+// recordNote reads what package nicshadow wrote of a recorded frame.
+func recordNote(comment string) (policytest.Note, bool) {
+	n, ok := nicshadow.ParseRecordNote(comment)
+	return policytest.Note{Verdict: n.Verdict, Program: n.Program, Ingress: n.Ingress}, ok
 }
 
 // testCoverage writes the listings of the coverage.

@@ -25,7 +25,9 @@ type wire struct {
 	mode string    // of every policy; "" for what the file says
 	pcap string    // file of the frames that drop; "" for none
 	tell io.Writer // takes a line for each drop; nil for none
-	env  func(string) string
+	// record keeps what happens for a test; nil for none.
+	record *recording
+	env    func(string) string
 
 	// mu guards what follows: drops may come before the pod is known, and are
 	// kept until then.
@@ -103,7 +105,9 @@ func (w *wire) container(c *starlark.Container, cards map[string]policy.Identity
 			Timeout:  cb.Timeout,
 			FailOpen: cb.OnError == config.OnErrorWarn,
 			Run: func(ctx context.Context, c *lifecycle.Container, e lifecycle.Event) error {
-				return cb.Call(ctx, host{c, e, cards})
+				h := host{c, e, cards, w.record}
+				w.record.callback(h, string(e.Point), cb.Name)
+				return cb.Call(ctx, h)
 			},
 		})
 	}
@@ -122,6 +126,9 @@ func (w *wire) network(p *starlark.Pod) (_ *network, _ json.RawMessage, err erro
 			return nil, nil, err
 		}
 		end = append(end, sw.Capture.Close)
+	}
+	if w.record != nil {
+		sw.Record = w.record.frames
 	}
 	n, err := newNetwork(sw, w.mode, end)
 	if err != nil {

@@ -4,6 +4,7 @@
 // allowed. It ends with a table, and exits 0 only if all of it held.
 //
 //	go run ./examples/demo -seki bin/seki
+//	go run ./examples/demo -seki bin/seki -machine uml
 package main
 
 import (
@@ -33,8 +34,9 @@ const (
 func main() {
 	seki := flag.String("seki", "bin/seki", "the seki binary")
 	file := flag.String("file", "examples/arp_guard.star", "the file to run")
+	machine := flag.String("machine", "host", "the kernel to run it on: host, or uml, which needs no root")
 	flag.Parse()
-	d, err := newDemo(*seki, *file)
+	d, err := newDemo(*seki, *file, *machine)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
@@ -52,6 +54,7 @@ func main() {
 // A demo is one run of the file in a state directory of its own.
 type demo struct {
 	seki, file string
+	machine    string
 	root       string
 	start      time.Time
 	checks     []check
@@ -63,7 +66,7 @@ type check struct {
 	ok         bool
 }
 
-func newDemo(seki, file string) (*demo, error) {
+func newDemo(seki, file, machine string) (*demo, error) {
 	abs, err := filepath.Abs(seki)
 	if err != nil {
 		return nil, err
@@ -72,7 +75,7 @@ func newDemo(seki, file string) (*demo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &demo{seki: abs, file: file, root: root, start: time.Now()}, nil
+	return &demo{seki: abs, file: file, machine: machine, root: root, start: time.Now()}, nil
 }
 
 // close stops the pod, however far the demo came.
@@ -99,8 +102,8 @@ func (d *demo) run() bool {
 
 // story tells the demo in the order it happens.
 func (d *demo) story() {
-	d.say("starting alice, bob and mallory (%s)", d.file)
-	if out, err := d.call("run", "-d", d.file); err != nil {
+	d.say("starting alice, bob and mallory (%s) on machine %s", d.file, d.machine)
+	if out, err := d.call("run", "-d", "--machine", d.machine, d.file); err != nil {
 		d.check("the pod starts", false, "%v: %s", err, out)
 		return
 	}

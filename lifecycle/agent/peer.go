@@ -246,6 +246,3 @@ func (p *peer) gone(err error) error {
 	}
 	return fmt.Errorf("%w: %w", ErrGone, err)
 }
-
-// close ends the connection.
-func (p *peer) close() error { return p.conn.Close() }

@@ -40,6 +40,11 @@ func (c *Container) Record() Record {
 	return r
 }
 
+// RecordOf is the record of processes that are known by their cgroups alone.
+func RecordOf(id string, cgroups []string) Record {
+	return Record{ID: id, BootID: bootID(), Cgroups: cgroups}
+}
+
 // bootID tells this run of the kernel from all others.
 var bootID = sync.OnceValue(func() string {
 	b, _ := readFile("/proc/sys/kernel/random/boot_id")

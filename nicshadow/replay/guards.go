@@ -2,8 +2,9 @@ package replay
 
 import "sekimori/nicshadow/rule"
 
-// maxGuardHops bounds how far from a test its guard's drop is looked for.
-const maxGuardHops = 16
+// maxGuardHops is how far from a test its guard's drop can be. Farther away it
+// may be the next guard's: better no name than a wrong one.
+const maxGuardHops = 3
 
 // guardOf names the guard that the test at pc belongs to; "" for a test of a
 // predicate. Guards have no position of their own, so it is the drop that is

@@ -7,15 +7,16 @@ import (
 
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/rule"
+	"sekimori/nicshadow/rule/ruletest"
 )
 
 // check holds a program against everything that is true of all programs.
-func check(t testing.TB, p *rule.Program, g *generator) {
+func check(t testing.TB, p *rule.Program, g *ruletest.Generator) {
 	t.Helper()
 	state, now := p.NewState(nil), int64(1)
 	for c := frame.ClassNone; c < frame.NumClasses; c++ {
 		for range 8 {
-			k := g.key(c)
+			k := g.Key(c)
 			steps, last := 0, -1
 			want := p.Trace(k, func(pc int, holds bool) {
 				if pc <= last || pc >= p.Len() {
@@ -80,9 +81,9 @@ func same(t testing.TB, p *rule.Program) {
 func TestRandomPrograms(t *testing.T) {
 	verified := 0
 	for seed := range uint64(6000) {
-		g := newGenerator(seed)
-		c := 1 + frame.Class(g.r.IntN(int(frame.NumClasses)-1))
-		p, err := rule.New(g.unit(c, 2+g.r.IntN(30)))
+		g := ruletest.New(seed)
+		c := 1 + frame.Class(g.R.IntN(int(frame.NumClasses)-1))
+		p, err := rule.New(g.Unit(c, 2+g.R.IntN(30)))
 		if err != nil {
 			continue
 		}
@@ -102,9 +103,9 @@ func TestRandomPrograms(t *testing.T) {
 // whichever way it is run, and has one encoding.
 func FuzzDecode(f *testing.F) {
 	for seed := range uint64(40) {
-		g := newGenerator(seed)
-		c := 1 + frame.Class(g.r.IntN(int(frame.NumClasses)-1))
-		if p, err := rule.New(g.unit(c, 2+g.r.IntN(12))); err == nil {
+		g := ruletest.New(seed)
+		c := 1 + frame.Class(g.R.IntN(int(frame.NumClasses)-1))
+		if p, err := rule.New(g.Unit(c, 2+g.R.IntN(12))); err == nil {
 			f.Add(p.Bytes(), seed)
 		}
 	}
@@ -121,7 +122,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal("Bytes are not those decoded")
 		}
 		same(t, p)
-		check(t, p, newGenerator(seed))
+		check(t, p, ruletest.New(seed))
 	})
 }
 
@@ -129,9 +130,9 @@ func FuzzDecode(f *testing.F) {
 func FuzzRandomPrograms(f *testing.F) {
 	f.Add(uint64(1), uint8(3), uint8(20))
 	f.Fuzz(func(t *testing.T, seed uint64, class, n uint8) {
-		g := newGenerator(seed)
+		g := ruletest.New(seed)
 		c := 1 + frame.Class(class)%(frame.NumClasses-1)
-		p, err := rule.New(g.unit(c, 1+int(n%64)))
+		p, err := rule.New(g.Unit(c, 1+int(n%64)))
 		if err != nil {
 			return
 		}
@@ -140,9 +141,9 @@ func FuzzRandomPrograms(f *testing.F) {
 }
 
 func TestRunAllocatesNothing(t *testing.T) {
-	g := newGenerator(3)
+	g := ruletest.New(3)
 	p := benchProgram(t)
-	keys := []*frame.Key{g.key(frame.ClassARP), g.key(frame.ClassIPv4TCP), g.key(frame.ClassOther)}
+	keys := []*frame.Key{g.Key(frame.ClassARP), g.Key(frame.ClassIPv4TCP), g.Key(frame.ClassOther)}
 	if n := testing.AllocsPerRun(100, func() {
 		for _, k := range keys {
 			sink = p.Run(k)
@@ -151,12 +152,12 @@ func TestRunAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 	for seed := range uint64(200) {
-		g := newGenerator(seed)
-		p, err := rule.New(g.unit(frame.ClassIPv6NDP, 20))
+		g := ruletest.New(seed)
+		p, err := rule.New(g.Unit(frame.ClassIPv6NDP, 20))
 		if err != nil {
 			continue
 		}
-		k := g.key(frame.ClassIPv6NDP)
+		k := g.Key(frame.ClassIPv6NDP)
 		if n := testing.AllocsPerRun(10, func() { sink = p.Run(k) }); n != 0 {
 			t.Errorf("seed %d: %v allocations", seed, n)
 		}
@@ -177,7 +178,7 @@ func TestNoClassDrops(t *testing.T) {
 			t.Errorf("class %d: Trace = %v", word, o)
 		}
 	}
-	k := newGenerator(1).key(frame.ClassARP)
+	k := ruletest.New(1).Key(frame.ClassARP)
 	if o := p.Run(k); o.Verdict != rule.Forward {
 		t.Errorf("arp: %v", o)
 	}
@@ -214,9 +215,9 @@ func TestLargestProgram(t *testing.T) {
 		if d := time.Since(start); d > 3*time.Second { // 0.1 s measured
 			t.Errorf("New takes %v", d)
 		}
-		g := newGenerator(1)
+		g := ruletest.New(1)
 		for range 20 {
-			k := g.key(frame.ClassOther)
+			k := g.Key(frame.ClassOther)
 			if got, want := p.Run(k), p.Trace(k, func(int, bool) {}); got != want {
 				t.Errorf("Run = %v, Trace = %v", got, want)
 			}
@@ -282,7 +283,7 @@ func TestArithmetic(t *testing.T) {
 		if tt.v == fault {
 			want = rule.Outcome{Verdict: rule.Drop, PC: 3}
 		}
-		k := newGenerator(1).key(frame.ClassOther)
+		k := ruletest.New(1).Key(frame.ClassOther)
 		if got := p.Run(k); got != want {
 			t.Errorf("%v %d %d: Run = %v, want %v", tt.op, tt.a, tt.b, got, want)
 		}
@@ -303,7 +304,7 @@ func TestArithmetic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := p.Run(newGenerator(1).key(frame.ClassOther)); got.PC != 4 {
+	if got := p.Run(ruletest.New(1).Key(frame.ClassOther)); got.PC != 4 {
 		t.Errorf("Run = %v", got)
 	}
 }

@@ -415,3 +415,36 @@ func BenchmarkState(b *testing.B) {
 		})
 	}
 }
+
+// TestStateTogether: any number of goroutines may ask and note at once, while
+// programs change.
+func TestStateTogether(t *testing.T) {
+	p := asking(t, "flow")
+	state := p.NewState(nil)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			s := state
+			for i := range 2000 {
+				ingress := g%2 == 0
+				src, dst := "10.0.0.5", "10.0.0.9"
+				if ingress {
+					src, dst = dst, src
+				}
+				m := rule.Moment{State: s, Now: int64(i + 1), Ingress: ingress}
+				k := keyOf(frame.ClassIPv4TCP, packet{frame.IPv4Src: src, frame.IPv4Dst: dst, frame.SrcPort: 80, frame.DstPort: 80})
+				p.RunAt(k, &m)
+				m.Passed(k)
+				if i%100 == 0 {
+					s = p.NewState(s)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	m := rule.Moment{State: p.NewState(state), Now: 2000}
+	k := keyOf(frame.ClassIPv4TCP, packet{frame.IPv4Src: "10.0.0.5", frame.IPv4Dst: "10.0.0.9", frame.SrcPort: 80, frame.DstPort: 80})
+	if !p.RunAt(k, &m).Verdict.Passes() {
+		t.Error("a flow that all have seen is not established")
+	}
+}

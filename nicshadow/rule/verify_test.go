@@ -9,6 +9,7 @@ import (
 
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/rule"
+	"sekimori/nicshadow/rule/ruletest"
 )
 
 // everywhere is a unit whose instructions all classes run; classes narrows
@@ -252,8 +253,8 @@ func TestAllOpcodes(t *testing.T) {
 	// runs and reads back.
 	seen := make(map[rule.Op]bool)
 	for seed := range uint64(300) {
-		g := newGenerator(seed)
-		p, err := rule.New(g.unit(frame.ClassIPv4TCP, 20))
+		g := ruletest.New(seed)
+		p, err := rule.New(g.Unit(frame.ClassIPv4TCP, 20))
 		if err != nil {
 			continue
 		}

@@ -450,6 +450,12 @@ func randomKey(r *rand.Rand) *frame.Key {
 // differ compiles a program written from data and compares it with the oracle
 // on frames; ok is false where the program has a mistake.
 func differ(t *testing.T, data []byte, seed uint64, frames int) (ok bool) {
+	t.Helper()
+	return duelOn(t, data, seed, frames, func(*duel) {})
+}
+
+// duelOn is differ with something done before the first frame.
+func duelOn(t *testing.T, data []byte, seed uint64, frames int, before func(*duel)) (ok bool) {
 	src := (&gen{data: data}).program()
 	p := load(t, src)
 	prog, err := p.Compile(identity)
@@ -461,6 +467,7 @@ func differ(t *testing.T, data []byte, seed uint64, frames int) (ok bool) {
 	}
 	r := rand.New(rand.NewPCG(seed, 1))
 	d := startDuel(t, src, p, prog, identity)
+	before(d)
 	var earlier [8]*frame.Key
 	for i := range frames {
 		d.memory.Now += []int64{0, 1, 1e5, 1e8, 3e8, 2e9, 40e9, 200e9}[r.IntN(8)]

@@ -283,3 +283,51 @@ func TestDeterministic(t *testing.T) {
 		}
 	}
 }
+
+// TestLargeSets: 100,000 MACs, IPv6 addresses and prefixes of both versions
+// become one table each, in well under a second.
+func TestLargeSets(t *testing.T) {
+	const hex = `
+HEX = "0123456789abcdef"
+def two(n):
+    return HEX[n // 16] + HEX[n % 16]
+N = 100000
+`
+	for _, tt := range []struct {
+		name, src string
+		class     frame.Class
+		field     frame.Field
+		in, out   any
+		kind      rule.TableKind
+	}{
+		{"macs", `SET = [mac("02:00:07:%s:%s:%s" % (two(i >> 16), two(i >> 8 & 255), two(i & 255))) for i in range(0, 3 * N, 3)]
+P = policy(allow_ipv4 = lambda dst_mac: dst_mac in SET)`,
+			frame.ClassIPv4TCP, frame.EthDst, frame.MAC{2, 0, 7, 1, 0, 2}, frame.MAC{2, 0, 7, 1, 0, 1}, rule.TableExact64},
+		{"ipv6 addresses", `SET = [ip("2001:db8::") + 5 * i for i in range(N)]
+P = policy(allow_ipv6 = lambda dst_ip: dst_ip in SET)`,
+			frame.ClassIPv6TCP, frame.IPv6Dst, "2001:db8::a", "2001:db8::b", rule.TableExact128},
+		{"ipv4 prefixes", `SET = [net(ip("11.0.0.0") + 96 * i, 27 + i % 3) for i in range(N)]
+P = policy(allow_ipv4 = lambda dst_ip: dst_ip in SET)`,
+			frame.ClassIPv4TCP, frame.IPv4Dst, "11.0.0.31", "11.0.0.32", rule.TablePrefix32},
+		{"ipv6 prefixes", `SET = [net(ip("2001:db8::") + (i << 70), 60) for i in range(N)]
+P = policy(allow_ipv6 = lambda dst_ip: dst_ip in SET)`,
+			frame.ClassIPv6TCP, frame.IPv6Dst, "2001:db8:0:40::1", "2001:db8:0:30::1", rule.TablePrefix128},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := load(t, hex+tt.src)
+			prog, err := p.Compile(identity)
+			if err != nil {
+				t.Fatal(err)
+			}
+			u := prog.Unit()
+			if prog.Len() > 100 || len(u.Tables) != 1 || u.Tables[0].Kind != tt.kind || u.Tables[0].Len() < 50_000 {
+				t.Errorf("%d instructions, %d tables; want one of kind %v", prog.Len(), len(u.Tables), tt.kind)
+			}
+			for v, want := range map[any]bool{tt.in: true, tt.out: false} {
+				if forward, _ := agree(t, tt.name, p, prog, key(tt.class, fields{tt.field: v})); forward != want {
+					t.Errorf("%v in the set = %v, want %v", v, forward, want)
+				}
+			}
+		})
+	}
+}

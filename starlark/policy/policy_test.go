@@ -6,6 +6,7 @@ import (
 
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/rule"
+	"sekimori/nicshadow/rule/ruletest"
 	"sekimori/starlark/policy"
 	"sekimori/starlark/value"
 
@@ -181,6 +182,9 @@ type duel struct {
 	id     policy.Identity
 	state  *rule.State
 	memory policy.Memory
+	// kernel, where there is one, judges too: see enlist.
+	kernel ruletest.Judge
+	turns  []ruletest.Turn
 }
 
 func newDuel(t testing.TB, src string, id policy.Identity) *duel {
@@ -206,6 +210,7 @@ func (d *duel) judge(k *frame.Key, ingress bool) (rule.Verdict, rule.Why) {
 	if traced := d.prog.TraceAt(k, &m, func(int, bool) {}); traced != out {
 		d.t.Fatalf("%s: RunAt = %v, TraceAt = %v\n%s", k.Class(), out, traced, rule.Disassemble(d.prog))
 	}
+	d.askKernel(k, ingress, out)
 	v, want, err := d.policy.JudgeAt(d.id, k, &d.memory)
 	if err != nil {
 		d.t.Fatalf("%s: JudgeAt: %v\n%s\n%s", k.Class(), err, d.src, rule.Disassemble(d.prog))

@@ -29,6 +29,8 @@ type life struct {
 	timers []timer
 	// touched is set when the callback under way asked for a policy or a mode.
 	touched bool
+	// execs are what the next commands return; behind them, what the test says.
+	execs []starlark.ExecResult
 }
 
 // A timer is an after: or every: callback that waits.
@@ -279,6 +281,11 @@ func (l *life) PolicyStats(context.Context) (map[string]uint64, error) {
 
 func (l *life) Exec(_ context.Context, argv []string) (starlark.ExecResult, error) {
 	l.t.did(l, "exec", argv...)
+	if len(l.execs) > 0 {
+		r := l.execs[0]
+		l.execs = l.execs[1:]
+		return r, nil
+	}
 	return l.t.execResult, nil
 }
 

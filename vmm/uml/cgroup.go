@@ -109,6 +109,31 @@ func (g *cgroup) make(path string, r *specs.LinuxResources) error {
 	return err
 }
 
+// HasCgroups reports whether the host's cgroups can bound a machine's memory.
+func HasCgroups() bool {
+	var st unix.Statfs_t
+	if unix.Statfs(cgroupRoot, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(cgroupRoot, "memory", "cgroup.procs"))
+	return err == nil
+}
+
+// CgroupDirs are the directories that a machine with this Config.Cgroup has, for
+// whoever must remove what a killed supervisor left.
+func CgroupDirs(path string) []string {
+	path = filepath.Clean("/" + path)
+	var st unix.Statfs_t
+	if unix.Statfs(cgroupRoot, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+		return []string{filepath.Join(cgroupRoot, path)}
+	}
+	var dirs []string
+	for _, name := range []string{"memory", "pids", "cpu"} {
+		dirs = append(dirs, filepath.Join(cgroupRoot, name, path))
+	}
+	return dirs
+}
+
 // entrances are what the stage needs to enter the group.
 func (g *cgroup) entrances() (files []*os.File, err error) {
 	for _, d := range g.dirs {

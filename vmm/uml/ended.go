@@ -33,8 +33,14 @@ var traps = []struct{ said, why string }{
 	{"Kernel panic", "the guest's kernel panicked"},
 }
 
+// aborted is the exit status of a kernel that would have sent itself SIGABRT,
+// which the jail's filter does not let it.
+const aborted = 127
+
 func exitError(ws syscall.WaitStatus, c *console) error {
-	if ws.Exited() && ws.ExitStatus() == 0 {
+	// A signal that comes late makes a kernel abort after it has powered off:
+	// in 1 of 900 boots without a jail, by SIGABRT, and 3 of 2000 in one.
+	if ws.Exited() && (ws.ExitStatus() == 0 || ws.ExitStatus() == aborted && strings.HasSuffix(c.last(), "reboot: Power down")) {
 		return nil
 	}
 	e := &ExitError{Status: ws, Last: c.last()}

@@ -23,6 +23,9 @@ func TestEnded(t *testing.T) {
 		{"segv", "", "ended by segmentation fault"},
 		{"inet", "", "killed by the system call filter"},
 		{"exit", "0", ""},
+		{"exit", "127", "exit status 127"},
+		{"off", "127", ""}, // a kernel that stumbled after its guest had powered off
+		{"off", "3", "exit status 3"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.try+tt.arg, func(t *testing.T) {

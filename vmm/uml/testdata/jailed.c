@@ -155,6 +155,7 @@ static long do_nothing(void) { return 0; }
 static long do_xstate(void) { printf("ptrace set fp regs failed, errno = 14\n"); exit(1); }
 static long do_noexec(void) { printf("/run must be not mounted noexec\n"); exit(1); }
 static long do_exit(void) { printf("so long\n"); exit(atoi(arg)); }
+static long do_off(void) { printf("[    0.020000] reboot: Power down\r\n"); exit(atoi(arg)); }
 static long do_segv(void) { return *(volatile long *)NULL; }
 
 static const struct {
@@ -167,7 +168,7 @@ static const struct {
 	{ "keyctl", do_keyctl }, { "seccomp", do_seccomp }, { "personality", do_persona }, { "setns", do_setns }, { "tty", do_tty },
 	{ "handle", do_handle }, { "exec", do_exec }, { "exec_fd", do_exec_fd }, { "clone", do_clone }, { "vmread", do_vmread },
 	{ "unix", do_unix }, { "abstract", do_abstract }, { "fds", do_fds }, { "list", do_list }, { "nothing", do_nothing },
-	{ "xstate", do_xstate }, { "noexec", do_noexec }, { "exit", do_exit }, { "segv", do_segv },
+	{ "xstate", do_xstate }, { "noexec", do_noexec }, { "exit", do_exit }, { "segv", do_segv }, { "off", do_off },
 };
 
 int main(int argc, char **argv)

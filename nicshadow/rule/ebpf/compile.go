@@ -1,0 +1,236 @@
+package ebpf
+
+import (
+	"errors"
+	"fmt"
+
+	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/rule"
+
+	"github.com/cilium/ebpf/asm"
+)
+
+// Unsupported says what the kernel cannot be made to do for a program.
+type Unsupported struct {
+	PC     int // of the instruction
+	Op     rule.Op
+	Reason string
+}
+
+func (e *Unsupported) Error() string {
+	return fmt.Sprintf("ebpf: insn %d (%s): %s", e.PC, e.Op, e.Reason)
+}
+
+// maxBranches is how many conditional jumps the kernel's verifier follows on
+// one path (BPF_COMPLEXITY_LIMIT_JMP_SEQ, kernel/bpf/verifier.c v6.18), less
+// those before the first instruction.
+const maxBranches = 8192 - 16
+
+// The registers of the kernel's machine. R0 to R5 hold what one instruction
+// of a program needs; nothing else is kept from one to the next.
+const (
+	regKey     = asm.R6 // the key
+	regScratch = asm.R7 // what the verifier does not follow
+)
+
+// A compiler writes one program.
+type compiler struct {
+	emitter
+	p     *rule.Program
+	u     *rule.Unit
+	maps  []mapDef
+	uses  map[int]int // by instruction: the map whose address it loads
+	table []int       // by table: 1 + its map
+	// scratch is 1 + its map, 0 where no instruction needs it.
+	scratch int
+	none    label // what answers a key of no class
+	broken  label // what answers a context that is none
+	pcs     label // the label of rule instruction 0; the others follow it
+}
+
+// Compile translates p. The error is an [*Unsupported].
+func Compile(p *rule.Program) (*Code, error) {
+	u := p.Unit()
+	for _, far := range []bool{false, true} {
+		c := &compiler{p: p, u: u, uses: map[int]int{}, table: make([]int, len(u.Tables))}
+		c.far = far
+		if err := c.program(); err != nil {
+			return nil, err
+		}
+		if err := c.resolve(); errors.Is(err, errFar) {
+			continue
+		}
+		if n, pc := c.deepest(); n > maxBranches {
+			return nil, &Unsupported{pc, u.Insns[pc].Op, fmt.Sprintf("more than %d tests on the way to it, too many for the kernel's verifier", maxBranches)}
+		}
+		return &Code{insns: c.insns, maps: c.maps, uses: c.uses}, nil
+	}
+	return nil, errFar // not reached: with far, no conditional jump is long
+}
+
+func (c *compiler) program() error {
+	c.at = []int{-1} // label 0 is none
+	c.pcs = label(len(c.at))
+	for range c.u.Insns {
+		c.newLabel()
+	}
+	c.none, c.broken = c.newLabel(), c.newLabel()
+	c.begin()
+	for pc, in := range c.u.Insns {
+		c.now = pc
+		c.place(c.insn(pc))
+		if err := c.write(pc, in); err != nil {
+			return err
+		}
+	}
+	c.place(c.none)
+	c.answer(rule.Drop, 0)
+	c.place(c.broken)
+	c.add(asm.Mov.Imm32(asm.R0, noAnswer), asm.Return())
+	return nil
+}
+
+// insn is the label of the rule instruction at pc.
+func (c *compiler) insn(pc int) label { return c.pcs + label(pc) }
+
+// begin finds the key and goes where judging its class begins.
+func (c *compiler) begin() {
+	const data, dataEnd = 76, 80 // struct __sk_buff, include/uapi/linux/bpf.h v6.18
+	c.add(
+		asm.LoadMem(regKey, asm.R1, data, asm.Word),
+		asm.LoadMem(asm.R2, asm.R1, dataEnd, asm.Word),
+		asm.Mov.Reg(asm.R3, regKey),
+		asm.Add.Imm(asm.R3, contextLen),
+	)
+	c.ifReg(asm.R3, asm.JGT, asm.R2, c.broken)
+	if c.remembers() {
+		c.beginScratch()
+	}
+	egress := c.newLabel()
+	c.add(asm.LoadMem(asm.R1, regKey, contextIngress, asm.DWord))
+	c.ifImm(asm.R1, asm.JEq, 0, egress)
+	if c.u.Ingress == nil {
+		c.answer(rule.Forward, 0)
+	} else {
+		c.dispatch(c.u.Ingress)
+	}
+	c.place(egress)
+	c.dispatch(c.u.Entries[:])
+}
+
+// dispatch goes to the entry of the key's class.
+func (c *compiler) dispatch(entries []uint32) {
+	c.add(asm.LoadMem(asm.R1, regKey, offset(frame.ClassWord, 0, 1), asm.Byte))
+	c.ifImm32(asm.R1, asm.JEq, uint32(frame.ClassNone), c.none)
+	c.ifImm32(asm.R1, asm.JGE, uint32(frame.NumClasses), c.none)
+	c.choose(entries, 1, int(frame.NumClasses)-1)
+}
+
+// choose goes to the entry of the class in R1, one from lo to hi.
+func (c *compiler) choose(entries []uint32, lo, hi int) {
+	same := true
+	for class := lo; class <= hi; class++ {
+		same = same && entries[class] == entries[lo]
+	}
+	if same {
+		c.jump(c.insn(int(entries[lo])))
+		return
+	}
+	mid, above := (lo+hi)/2+1, c.newLabel()
+	c.ifImm32(asm.R1, asm.JGE, uint32(mid), above)
+	c.choose(entries, lo, mid-1)
+	c.place(above)
+	c.choose(entries, mid, hi)
+}
+
+// answer ends the program.
+func (c *compiler) answer(v rule.Verdict, pc int) {
+	c.add(asm.Mov.Imm32(asm.R0, int32(pc<<2|int(v))), asm.Return())
+}
+
+// write writes the instruction in at pc. A test goes on behind it where it
+// holds, and jumps to no where it does not.
+func (c *compiler) write(pc int, in rule.Insn) error {
+	yes, no := c.insn(pc+1), c.insn(pc+1+int(in.Off))
+	f := frame.Field(in.A)
+	switch in.Op {
+	case rule.OpRet:
+		c.answer(rule.Verdict(in.A), pc)
+	case rule.OpJmp:
+		c.jump(no)
+	case rule.OpTestEq, rule.OpTestNe:
+		c.equal(appendMatch(nil, f, full(f), rule.Const{Lo: uint64(in.K)}), in.Op == rule.OpTestEq, yes, no)
+	case rule.OpTestEqC, rule.OpTestNeC:
+		c.equal(appendMatch(nil, f, full(f), c.u.Consts[in.K]), in.Op == rule.OpTestEqC, yes, no)
+	case rule.OpTestMask, rule.OpTestNMask:
+		c.equal(appendMatch(nil, f, c.u.Consts[in.K+1], c.u.Consts[in.K]), in.Op == rule.OpTestMask, yes, no)
+	case rule.OpTestRow:
+		var ps []part
+		for _, m := range c.u.Rows[in.K] {
+			ps = appendMatch(ps, m.Field, m.Mask, m.Value)
+		}
+		c.unless(ps, no)
+	case rule.OpTestLt, rule.OpTestLe, rule.OpTestGt, rule.OpTestGe:
+		c.loadField(asm.R1, f)
+		c.ifImm32(asm.R1, opposite[compare[in.Op]], in.K, no)
+	case rule.OpTestRange:
+		c.loadField(asm.R1, f)
+		c.ifImm32(asm.R1, asm.JLT, in.K&0xffff, no)
+		c.ifImm32(asm.R1, asm.JGT, in.K>>16, no)
+	case rule.OpTestEqF:
+		c.unlessPeer(f, frame.Field(in.K), no)
+	case rule.OpTestNeF:
+		c.unlessPeer(f, frame.Field(in.K), yes)
+		c.jump(no)
+	case rule.OpTestIn:
+		c.find(f, in.K, yes, no)
+	case rule.OpTestNotI:
+		c.find(f, in.K, no, yes)
+	default:
+		return c.writeOther(pc, in, yes, no)
+	}
+	return nil
+}
+
+// compare are the comparisons of fields, and of registers, with the kernel's.
+var compare = map[rule.Op]asm.JumpOp{
+	rule.OpTestLt: asm.JLT, rule.OpTestLe: asm.JLE, rule.OpTestGt: asm.JGT, rule.OpTestGe: asm.JGE,
+	rule.OpTestREq: asm.JEq, rule.OpTestRNe: asm.JNE, rule.OpTestRLt: asm.JSLT, rule.OpTestRLe: asm.JSLE,
+}
+
+// equal goes on where the parts being equal is what is wanted.
+func (c *compiler) equal(ps []part, want bool, yes, no label) {
+	if want {
+		c.unless(ps, no)
+		return
+	}
+	c.unless(ps, yes)
+	c.jump(no)
+}
+
+// writeOther writes what is of registers, and of what programs remember.
+func (c *compiler) writeOther(pc int, in rule.Insn, yes, no label) error {
+	switch in.Op {
+	case rule.OpLoadF:
+		c.loadField(asm.R1, frame.Field(in.K))
+		c.storeReg(in.A, asm.R1)
+	case rule.OpLoadI:
+		c.add(asm.Mov.Imm(asm.R1, int32(in.K)))
+		c.storeReg(in.A, asm.R1)
+	case rule.OpLoadC:
+		c.add(asm.LoadImm(asm.R1, int64(c.u.Consts[in.K].Lo), asm.DWord))
+		c.storeReg(in.A, asm.R1)
+	case rule.OpTestREq, rule.OpTestRNe, rule.OpTestRLt, rule.OpTestRLe:
+		c.loadReg(asm.R1, uint32(in.A))
+		c.loadReg(asm.R2, in.K)
+		c.ifReg(asm.R1, opposite[compare[in.Op]], asm.R2, no)
+	case rule.OpTestRIn:
+		c.loadReg(asm.R1, uint32(in.A))
+		c.findNumber(in.K, yes, no)
+	case rule.OpTestRate, rule.OpTestFlow, rule.OpTestAnswered, rule.OpTestLease:
+		return &Unsupported{pc, in.Op, "asks what earlier frames left behind"}
+	default:
+		c.compute(pc, in)
+	}
+	return nil
+}

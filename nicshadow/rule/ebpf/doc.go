@@ -1,0 +1,37 @@
+// Package ebpf makes programs of the rule machine programs of the kernel.
+//
+// It is the third executor of a [rule.Program], beside the interpreter and
+// go.starlark.net calling the predicates themselves: [Compile] translates the
+// program instruction by instruction, with nothing taken from the interpreter
+// or its prepared form, [Code.Load] has the kernel verify and compile it, and
+// [Executor.Judge] runs it there (BPF_PROG_TEST_RUN) on the key of a parsed
+// frame. The answer is a [rule.Outcome]: verdict and deciding instruction, so
+// that reason and source line are the interpreter's.
+//
+// # The context
+//
+// The program is one of traffic control (BPF_PROG_TYPE_SCHED_CLS), and its
+// packet is the key:
+//
+//	  0  128  the words of the key, in the byte order of the machine
+//	128    8  now, in nanoseconds
+//	136    8  1 for a frame on its way to the container, else 0
+//
+// It returns the deciding pc << 2 | verdict, or 3 where it had no such packet.
+//
+// # Tables
+//
+// A table of up to eight entries becomes comparisons. A larger one becomes a
+// map that programs cannot write to: a hash map for exact values, a trie for
+// prefixes.
+//
+// # The verifier
+//
+// Jumps go forward only, and what is carried from one instruction to the next
+// lies in memory that the verifier does not follow, so its work grows with the
+// length of a program, not with the number of its paths. It gives up behind
+// 8,192 conditional jumps on one path; such a program is [Unsupported].
+//
+// Needs Linux 5.8 with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or root; for a
+// program that becomes more than 32,767 instructions Linux 6.6.
+package ebpf
