@@ -29,4 +29,7 @@ func TestExamples(t *testing.T) {
 		}
 	}
 	seki("test", "--coverage-min", "100", dir)
+	seki("test", "--coverage-min", "100", filepath.Join("..", "..", "starlark", "std"))
+	seki("lint", dir)
+	seki("fmt", "--check", dir)
 }

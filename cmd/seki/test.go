@@ -70,8 +70,7 @@ func (a *app) test(cmd *cobra.Command, paths []string, o testOptions) error {
 	if err != nil {
 		return err
 	}
-	// The standard library has tests of its own.
-	report.Coverage = slices.DeleteFunc(report.Coverage, func(c policytest.FileCoverage) bool { return strings.HasPrefix(c.File, "@seki//") })
+	report.Coverage = covered(report.Coverage)
 	if err := report.Write(a.stdout, o.format, o.verbose); err != nil {
 		return err
 	}
@@ -82,6 +81,18 @@ func (a *app) test(cmd *cobra.Command, paths []string, o testOptions) error {
 		return &codeError{code: code}
 	}
 	return a.testLeast(report, o.least)
+}
+
+// covered is the coverage that a user asks for: not that of policies which only
+// tests have, and of the standard library, which has tests of its own, only
+// where it is all that is tested.
+func covered(all []policytest.FileCoverage) []policytest.FileCoverage {
+	all = slices.DeleteFunc(all, func(c policytest.FileCoverage) bool { return strings.HasSuffix(c.File, policytest.Suffix) })
+	std := func(c policytest.FileCoverage) bool { return strings.HasPrefix(c.File, "@seki//") }
+	if !slices.ContainsFunc(all, func(c policytest.FileCoverage) bool { return !std(c) }) {
+		return all
+	}
+	return slices.DeleteFunc(all, std)
 }
 
 // testReport runs the tests, or a recording.
