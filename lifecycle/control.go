@@ -22,6 +22,8 @@ import (
 //	mode      -> container or all, mode            <- ok
 //	policies  ->                                   <- policies
 //	reload    -> reload, a file with the programs  <- ok
+//	capture   -> container or all, drops, a file   <- ok, when it has begun
+//	             anything, or nothing               <- missed, when it has ended
 //	stop      -> timeout_ms                        <- ok, when nothing is left of the pod
 //	kill      ->                                   <- ok, likewise
 //	exec      -> container, exec, three files      <- pid
@@ -57,6 +59,7 @@ const (
 
 	ctlPolicies = "policies"
 	ctlReload   = "reload"
+	ctlCapture  = "capture"
 )
 
 // A request is what a client sends.
@@ -69,6 +72,7 @@ type request struct {
 	Exec      *execRequest `json:"exec,omitempty"`
 
 	Reload []policyRequest `json:"reload,omitempty"`
+	Drops  bool            `json:"drops,omitempty"`
 }
 
 // An execRequest is an ExecConfig without its files.
@@ -89,6 +93,7 @@ type reply struct {
 	Exit  *exitReply       `json:"exit,omitempty"`
 
 	Policies []Policy `json:"policies,omitempty"`
+	Missed   uint64   `json:"missed,omitempty"`
 }
 
 type exitReply struct {
@@ -125,7 +130,7 @@ func decodeStrict(b []byte, v any) error {
 
 func (r *request) check() error {
 	switch r.Verb {
-	case ctlPing, ctlStats, ctlKill, ctlPolicies:
+	case ctlPing, ctlStats, ctlKill, ctlPolicies, ctlCapture:
 		return nil
 	case ctlReload:
 		return checkReload(r.Reload)

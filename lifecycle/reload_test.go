@@ -3,6 +3,7 @@ package lifecycle_test
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,20 @@ func TestReloadPolicies(t *testing.T) {
 	}
 	if a := r.net.card("a"); a.program != "new" {
 		t.Errorf("after refused requests: %+v", a)
+	}
+	if err := c.Kill(ctx); err != nil {
+		t.Errorf("Kill() = %v", err)
+	}
+}
+
+func TestCaptureRefused(t *testing.T) {
+	r := newRig(t, "a")
+	r.start()
+	c := dial(t, r)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := c.Capture(ctx, os.Stderr, "", false); err == nil || !strings.Contains(err.Error(), "the network of this pod cannot") {
+		t.Errorf("Capture() of a network that cannot = %v", err)
 	}
 	if err := c.Kill(ctx); err != nil {
 		t.Errorf("Kill() = %v", err)

@@ -116,6 +116,10 @@ func (s *server) handle(conn *net.UnixConn) {
 		s.exec(w, req)
 		return
 	}
+	if req.Verb == ctlCapture {
+		s.capture(w, req)
+		return
+	}
 	r, err := s.do(w, req)
 	s.answer(w, r, err)
 }

@@ -26,6 +26,10 @@ type CaptureConfig struct {
 	// Path is the pcapng file. When it holds half of Size it is renamed to
 	// Path + ".old", over the one before, and begun anew.
 	Path string
+	// File is written to instead, where Path is empty; it is not begun anew:
+	// when Size is reached, what comes is counted as missed. The capture closes
+	// it.
+	File *os.File
 	// Size bounds both files together, in bytes; 0 means DefaultCaptureSize.
 	Size int64
 	// Rate bounds the frames a second of each sender; 0 means
@@ -170,7 +174,12 @@ func (c *Capture) fail(err error) {
 
 // one writes one frame, behind its interface if that is new.
 func (c *Capture) one(f *captured) {
-	if c.ng.Bytes() >= c.cfg.Size/2 {
+	if c.cfg.File != nil {
+		if c.ng.Bytes() >= c.cfg.Size {
+			c.missed.Add(1)
+			return
+		}
+	} else if c.ng.Bytes() >= c.cfg.Size/2 {
 		if err := c.rotate(); err != nil {
 			c.fail(err)
 			return
@@ -190,6 +199,9 @@ func (c *Capture) one(f *captured) {
 // comment is one line: the verdict, the reason, where it was decided.
 func comment(f *captured, b []byte) string {
 	r := newRecord(f.container, f.at, &f.judgement)
+	if f.judgement.Reason == Allowed {
+		return allowed(f, b)
+	}
 	s := r.Verdict + ": " + r.Reason
 	if r.Why != "" {
 		s += ": " + r.Kind + " " + r.Why
@@ -199,6 +211,16 @@ func comment(f *captured, b []byte) string {
 	}
 	if r.Cause != "" {
 		s += ": " + r.Cause
+	}
+	return s + ": " + brief.Frame(&f.judgement.Key, b, f.length)
+}
+
+// allowed is the comment of a frame that a program forwards.
+func allowed(f *captured, b []byte) string {
+	s := "forward"
+	if p := f.judgement.Program; p != nil {
+		k := Deciding(p, f.judgement.Outcome.PC)
+		s = fmt.Sprintf("forward: %s %s at %s:%d:%d", k.Kind, k.Why, k.File, k.Line, k.Col)
 	}
 	return s + ": " + brief.Frame(&f.judgement.Key, b, f.length)
 }
@@ -220,11 +242,24 @@ func (c *Capture) rotate() error {
 // open begins a file, readable by its owner alone: it holds what containers
 // sent.
 func (c *Capture) open() error {
+	if c.cfg.File != nil {
+		return c.begin(c.cfg.File)
+	}
 	f, err := os.OpenFile(c.cfg.Path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
+	return c.begin(f)
+}
+
+func (c *Capture) begin(f *os.File) error {
 	c.file, c.buf = f, bufio.NewWriterSize(f, 64<<10)
 	c.ng = replay.NewWriter(c.buf)
-	return c.ng.Err()
+	if err := c.ng.Err(); err != nil {
+		return err
+	}
+	if c.cfg.File == nil {
+		return nil
+	}
+	return c.buf.Flush() // whoever began it sees that it has begun
 }

@@ -137,12 +137,14 @@ func (p *port) frame(from *station, b []byte) {
 		p.admit(b)
 	case p.sw.cfg.Table.judge(from.sender, from.envelope, b, j):
 		from.keep(b, j)
+		from.watch(b, j)
 		if j.Reason != Allowed { // audit
 			from.tell(b)
 		}
 		p.forward(from, b)
 	default:
 		from.keep(b, j)
+		from.watch(b, j)
 		from.tell(b)
 	}
 }

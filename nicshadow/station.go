@@ -19,6 +19,7 @@ type station struct {
 	drops   *DropSource
 	capture *CaptureSource
 	record  *CaptureSource
+	live    *CaptureSource // of the last live capture; see take
 }
 
 func (p *port) newStation(name string, s Sender, mac uint64, envelope *rule.Program) *station {

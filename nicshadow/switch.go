@@ -56,6 +56,7 @@ type Switch struct {
 	cfg Config
 	// ports is never changed: changes store a new one.
 	ports atomic.Pointer[portSet]
+	live  atomic.Pointer[LiveConfig] // nil for none
 
 	// mu guards changes of ports, and closed.
 	mu     sync.Mutex
