@@ -25,6 +25,7 @@ import (
 	"sekimori/vmm/hypercall"
 	"sekimori/vmm/initramfs"
 	"sekimori/vmm/uml"
+	"sekimori/vmm/uml/kernel"
 	"sekimori/vmm/vhostuser"
 	"sekimori/vmm/virtio"
 )
@@ -73,6 +74,7 @@ type machine struct {
 type machineConfig struct {
 	kernel  string
 	lpj     uint64
+	info    *kernel.Info // what the kernel says of itself, if that is known
 	memory  int64
 	cpus    float64
 	pod     string
@@ -152,7 +154,7 @@ func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err err
 		group = m.cgroup(c)
 	}
 	cfg := uml.Config{
-		Kernel: m.cfg.kernel, LPJ: m.cfg.lpj, Memory: m.cfg.memory, InitRD: initrd, Init: "/seki",
+		Kernel: m.cfg.kernel, Info: m.cfg.info, LPJ: m.cfg.lpj, Memory: m.cfg.memory, InitRD: initrd, Init: "/seki",
 		Devices: []uml.Device{{ID: int(m.vsock.Type())}}, Append: []string{"--", "agent"},
 		UID: int(c.IDBase), GID: int(c.IDBase), Console: m.console, Cgroup: group, CPUs: m.cfg.cpus,
 	}

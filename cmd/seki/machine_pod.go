@@ -69,6 +69,11 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 		}
 		mc.kernel, mc.lpj = k.Path, k.LPJ
 	}
+	info, err := kernel.Describe(mc.kernel)
+	if err != nil {
+		return fmt.Errorf("machine uml: %w", err)
+	}
+	mc.info = &info
 	mc.exports = &exports{opened: map[string]*p9.Export{}, shared: map[string]bool{}}
 	defer func() {
 		if err != nil {

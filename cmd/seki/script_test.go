@@ -89,8 +89,16 @@ var features = map[string]func() error{
 		return err
 	},
 	"uml": func() error {
-		_, err := kernel.Find(kernel.Dirs(os.Getenv)...)
-		return err
+		if _, err := kernel.Find(kernel.Dirs(os.Getenv)...); err != nil {
+			return err
+		}
+		// The test binary is process 1 of the guest.
+		self, err := os.Open("/proc/self/exe")
+		if err != nil {
+			return err
+		}
+		defer self.Close()
+		return static(self)
 	},
 	"arpspoof": func() error {
 		_, err := exec.LookPath("arpspoof")
