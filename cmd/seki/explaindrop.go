@@ -80,10 +80,13 @@ func (x *explainer) drop(r *nicshadow.Record) error {
 		fmt.Fprintf(x.stderr, "seki: program %.12s of the event is none that %s has for %q today: explained by today's %x\n", r.Program, x.pod.Path, name, hashOf(c.Program))
 		p = c.Program
 	}
-	e := replay.NewExplainer(p, x.pod.Line).Key(key, r.Summary)
+	e := replay.NewExplainer(p, x.pod.Line).Key(key, r.Reason == nicshadow.Ingress.String(), r.Summary)
 	e.Time, e.Interface = r.Time, r.Container
 	if e.Comment = r.Verdict + ": " + why(*r); p != c.Program {
 		e.Comment += " (by a policy that a callback loaded)"
+	}
+	if e.Verdict == rule.Forward.String() && p.Remembers() {
+		e.Comment += " (it hung on frames before it, which are not recorded)"
 	}
 	return x.show(e)
 }

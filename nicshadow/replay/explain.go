@@ -134,9 +134,11 @@ func (e *Explainer) Result(r *Result) *Explanation {
 }
 
 // Key explains the frame whose fields these are, as a drop log recorded them;
-// summary says what it was.
-func (e *Explainer) Key(k *frame.Key, summary string) *Explanation {
-	r := Result{Reason: frame.OK, Key: *k, Outcome: e.program.Run(k), program: e.program}
+// summary says what it was. What the program remembered then is not recorded:
+// it is judged as the first frame.
+func (e *Explainer) Key(k *frame.Key, ingress bool, summary string) *Explanation {
+	r := Result{Reason: frame.OK, Key: *k, program: e.program, moment: rule.Moment{State: e.program.NewState(nil), Now: 1, Ingress: ingress}}
+	r.Outcome = e.program.RunAt(&r.Key, &r.moment)
 	x := &Explanation{
 		Program: e.hash, Length: int(k.Uint(frame.Length)), Summary: summary, Class: k.Class().String(),
 		Verdict: r.Verdict().String(), Reason: r.Reason.String(),
