@@ -19,12 +19,20 @@ var sections = []section{
 	{"compile", compiling},
 	{"reload", reload},
 	{"start", start},
+	{"machine", machine},
 }
 
 // sekiPath names a built seki; empty to build one.
 var sekiPath = new(string)
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "flood" { // in a container of section machine
+		if err := floodFrom(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

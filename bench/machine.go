@@ -1,0 +1,249 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+// warm is how many containers are made in one machine, to see what one more
+// takes.
+const warm = 8
+
+// flood is how long a container sends, in the shortest datagrams.
+const flood = 2 * time.Second
+
+// machine measures what a kernel of its own costs a pod: a start in a fresh one,
+// a further container in a running one, and how many frames a second a container
+// sends through a card of its own and through one that it shares, where each
+// frame's sender is looked for in the guest's memory.
+func machine(w io.Writer, rounds int) ([]bar, error) {
+	dir, err := os.MkdirTemp("", "seki-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	m, err := newMachineBench(dir)
+	if errors.Is(err, errNoKernel) {
+		fmt.Fprintf(w, "Machine uml: %v: not measured\n", err)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var first []time.Duration
+	for range rounds + 1 {
+		d, err := m.firstWord()
+		if err != nil {
+			return nil, err
+		}
+		first = append(first, d)
+	}
+	first = slices.Sorted(slices.Values(first[1:])) // without that which filled the caches
+	further, err := m.further()
+	if err != nil {
+		return nil, err
+	}
+	var own, shared float64
+	for range 3 {
+		for nic, best := range map[string]*float64{"own": &own, "shared": &shared} {
+			n, err := m.rate(nic)
+			if err != nil {
+				return nil, err
+			}
+			*best = max(*best, n)
+		}
+	}
+	fmt.Fprintf(w, "A pod in a User-Mode Linux kernel of its own, %d rounds\n\n", rounds)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "seki run to the first word of hello\tleast %.0f ms\tmedian %.0f ms\n", ms(first[0]), ms(first[len(first)/2]))
+	fmt.Fprintf(t, "one more container in a running machine\tmedian %.1f ms\n", ms(further))
+	fmt.Fprintf(t, "datagrams a second, card of its own\t%.0f\n", own)
+	fmt.Fprintf(t, "the same, shared card, each traced to its sender\t%.0f\n", shared)
+	t.Flush()
+	return []bar{
+		{"machine uml, to the first word of hello, in ms", ms(first[0]), 150, false},
+		{"machine uml, one more container, in ms", ms(further), 50, false},
+		{"machine uml, time of a frame traced to its sender: of one that need not be", own / shared, 1.25, false},
+	}, nil
+}
+
+// A machineBench is what the measurements share.
+type machineBench struct{ seki, dir, state string }
+
+var errNoKernel = errors.New("no kernel is built: make kernel")
+
+func newMachineBench(dir string) (*machineBench, error) {
+	m := &machineBench{seki: *sekiPath, dir: dir, state: filepath.Join(dir, "state")}
+	if m.seki == "" {
+		m.seki = filepath.Join(dir, "seki")
+		if err := build(m.seki); err != nil {
+			return nil, err
+		}
+	}
+	if exec.Command(m.seki, "machine", "kernel", "path").Run() != nil {
+		return nil, errNoKernel
+	}
+	root := filepath.Join(dir, "rootfs")
+	for _, d := range []string{"bin", "proc", "sys", "dev", "tmp", "etc"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	for name, from := range map[string]string{"busybox": "/bin/busybox", "bench": self} {
+		b, err := os.ReadFile(from)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(root, "bin", name), b, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// command is a run of the file with that text.
+func (m *machineBench) command(text string) (*exec.Cmd, error) {
+	file := filepath.Join(m.dir, fmt.Sprintf("machine%d.star", os.Getpid()))
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	c := exec.Command(m.seki, "--root", m.state, "run", "-q", file)
+	c.Stderr = os.Stderr
+	return c, nil
+}
+
+// firstWord is the time from the start of the command to the first output of
+// the container.
+func (m *machineBench) firstWord() (time.Duration, error) {
+	c, err := m.command(`
+machine("uml", memory = "64MiB")
+container(name = "hello", rootfs = dir("rootfs"), args = ["/bin/busybox", "echo", "hello"])
+`)
+	if err != nil {
+		return 0, err
+	}
+	c.Stderr = nil // it says that it is starting, if that takes long
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	if err := c.Start(); err != nil {
+		return 0, err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	took := time.Since(begin)
+	if werr := c.Wait(); line != "hello\n" || werr != nil {
+		return 0, fmt.Errorf("it said %q, %v", line, errors.Join(err, werr))
+	}
+	return took, nil
+}
+
+// further is the time that one more container takes in a running machine, from
+// its making to its running, as the pod's events tell.
+func (m *machineBench) further() (time.Duration, error) {
+	c, err := m.command(fmt.Sprintf(`
+machine("uml")
+[container(
+    name = "c%%d" %% i, rootfs = dir("rootfs"), args = ["/bin/busybox", "sleep", "1"],
+    nic = nic("10.99.0.%%d/24" %% (i + 2), policy = policy(allow_arp = True)),
+) for i in range(%d)]
+`, warm))
+	if err != nil {
+		return 0, err
+	}
+	c.Args = slices.Insert(c.Args, 4, "-d")
+	if err := c.Run(); err != nil {
+		return 0, err
+	}
+	pod := strings.TrimSuffix(filepath.Base(c.Args[len(c.Args)-1]), ".star")
+	defer exec.Command(m.seki, "--root", m.state, "stop", "--timeout", "1s", pod).Run()
+	b, err := exec.Command(m.seki, "--root", m.state, "events", "--json", pod).Output()
+	if err != nil {
+		return 0, err
+	}
+	var last time.Time
+	took := map[string]time.Duration{}
+	for line := range strings.Lines(string(b)) {
+		var e struct {
+			Time            time.Time
+			Type, Container string
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			return 0, err
+		}
+		// The steps of all containers follow each other: what has passed since
+		// the event before was this container's.
+		if e.Container != "" && e.Container != "c0" {
+			took[e.Container] += e.Time.Sub(last)
+		}
+		last = e.Time
+		if e.Type == "pod_started" {
+			break
+		}
+	}
+	if len(took) != warm-1 {
+		return 0, fmt.Errorf("events of %d containers; want %d", len(took), warm-1)
+	}
+	var all []time.Duration
+	for _, d := range took {
+		all = append(all, d)
+	}
+	slices.Sort(all)
+	return all[len(all)/2], nil
+}
+
+// rate is how many datagrams a second a container sends.
+func (m *machineBench) rate(nic string) (float64, error) {
+	c, err := m.command(fmt.Sprintf(`
+machine("uml", nic = %q)
+P = policy(allow_arp = True, allow_ipv4 = True)
+container(name = "a", rootfs = dir("rootfs"), args = ["/bin/bench", "flood", "10.99.0.3:9"], nic = nic("10.99.0.2/24", policy = P))
+container(name = "b", rootfs = dir("rootfs"), args = ["/bin/busybox", "sleep", "%d"], nic = nic("10.99.0.3/24", policy = P))
+`, nic, int(flood/time.Second)+1))
+	if err != nil {
+		return 0, err
+	}
+	c.Stderr = nil
+	out, err := c.Output()
+	if err != nil {
+		return 0, err
+	}
+	_, n, _ := strings.Cut(strings.TrimSpace(string(out)), "| ")
+	return strconv.ParseFloat(n, 64)
+}
+
+// floodFrom is the program in the container: it sends for a while, and prints
+// how many datagrams a second that was.
+func floodFrom(to string) error {
+	conn, err := net.Dial("udp", to)
+	if err != nil {
+		return err
+	}
+	n, begin := 0, time.Now()
+	for b := make([]byte, 18); time.Since(begin) < flood; n++ {
+		// Nobody listens, and the other's kernel says so now and then.
+		if _, err := conn.Write(b); err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
+			return err
+		}
+	}
+	fmt.Println(float64(n) / time.Since(begin).Seconds())
+	return nil
+}
