@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/rule/ruletest"
 	"sekimori/starlark/policy"
 	"sekimori/starlark/value"
 
@@ -349,33 +350,6 @@ func (g *gen) ingress(b *strings.Builder) string {
 	return `ingress = {"allow_ipv4": ` + g.pick("ipv4_in", "audit(ipv4_in)") + `, "allow_arp": arp_in, "allow_ipv6": ` + g.pick("True", "audit(False)") + `}`
 }
 
-// reversed is the frame that would answer k, as far as fields say.
-func reversed(k *frame.Key) *frame.Key {
-	r := *k
-	c := k.Class()
-	swap := func(f, g frame.Field) {
-		if c.Has(f) && c.Has(g) {
-			var a, b [2]uint64
-			a[0], a[1] = k.Wide(f)
-			b[0], b[1] = k.Wide(g)
-			put(&r, f, b)
-			put(&r, g, a)
-		}
-	}
-	for _, p := range [][2]frame.Field{{frame.EthSrc, frame.EthDst}, {frame.IPv4Src, frame.IPv4Dst}, {frame.IPv6Src, frame.IPv6Dst},
-		{frame.SrcPort, frame.DstPort}, {frame.ARPSenderIP, frame.ARPTargetIP}, {frame.ARPSenderMAC, frame.ARPTargetMAC}} {
-		swap(p[0], p[1])
-	}
-	answers := map[uint64]int{8: 0, 128: 129, 133: 134, 135: 136}
-	if typ, ok := answers[k.Uint(frame.ICMPType)]; ok && c.Has(frame.ICMPType) {
-		set(&r, frame.ICMPType, typ)
-	}
-	if c == frame.ClassARP {
-		set(&r, frame.ARPOp, 2)
-	}
-	return &r
-}
-
 func put(k *frame.Key, f frame.Field, v [2]uint64) {
 	if i := f.Info(); i.Width == 128 {
 		k.Words[i.Word], k.Words[i.Word+1] = v[0], v[1]
@@ -473,7 +447,7 @@ func duelOn(t *testing.T, data []byte, seed uint64, frames int, before func(*due
 		d.memory.Now += []int64{0, 1, 1e5, 1e8, 3e8, 2e9, 40e9, 200e9}[r.IntN(8)]
 		k, ingress := randomKey(r), r.IntN(3) == 0
 		if e := earlier[r.IntN(len(earlier))]; e != nil && r.IntN(2) == 0 {
-			k = reversed(e)
+			k = ruletest.Reversed(e)
 		}
 		earlier[i%len(earlier)] = k
 		d.judge(k, ingress)

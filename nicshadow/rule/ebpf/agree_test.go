@@ -1,7 +1,6 @@
 package ebpf_test
 
 import (
-	"errors"
 	"os"
 	"testing"
 
@@ -11,14 +10,9 @@ import (
 	"sekimori/nicshadow/rule/ruletest"
 )
 
-// load loads a program; nil where the kernel cannot be made to run it.
 func load(t testing.TB, p *rule.Program) *ebpf.Executor {
 	t.Helper()
 	x, err := ebpf.Load(p)
-	var no *ebpf.Unsupported
-	if errors.As(err, &no) {
-		return nil
-	}
 	if err != nil {
 		t.Fatalf("Load: %+v\n%s", err, rule.Disassemble(p))
 	}
@@ -32,15 +26,11 @@ func load(t testing.TB, p *rule.Program) *ebpf.Executor {
 
 // agree holds both to the same answers. A disagreement is shown as its
 // smallest case.
-func agree(t testing.TB, p *rule.Program, turns []ruletest.Turn) (supported bool) {
+func agree(t testing.TB, p *rule.Program, turns []ruletest.Turn) {
 	t.Helper()
-	x := load(t, p)
-	if x == nil {
-		return false
-	}
-	first := ruletest.Disagree(p, turns, x.Judge)
+	first := ruletest.Disagree(p, turns, load(t, p).Judge)
 	if first == nil {
-		return true
+		return
 	}
 	small := ruletest.Minimise(ruletest.Case{Unit: p.Unit(), Turns: turns}, func(p *rule.Program, turns []ruletest.Turn) bool {
 		x, err := ebpf.Load(p)
@@ -51,7 +41,6 @@ func agree(t testing.TB, p *rule.Program, turns []ruletest.Turn) (supported bool
 		return ruletest.Disagree(p, turns, x.Judge) != nil
 	})
 	t.Fatalf("%v; the smallest case:\n%v", first, small)
-	return true
 }
 
 // turns are random frames, most of class c, some of them answers to others.
@@ -64,42 +53,42 @@ func turns(g *ruletest.Generator, c frame.Class, n int) []ruletest.Turn {
 		}
 		now += []int64{0, 1, 3e5, 1e9, 2e9, 40e9}[g.R.IntN(6)]
 		out[i] = ruletest.Turn{Key: *g.Key(class), Now: now, Ingress: g.R.IntN(3) == 0}
+		if i > 0 && g.R.IntN(2) == 0 {
+			earlier := out[max(0, i-1-g.R.IntN(4))]
+			out[i].Key, out[i].Ingress = *ruletest.Reversed(&earlier.Key), !earlier.Ingress
+		}
 	}
 	return out
 }
 
-func random(t testing.TB, seed uint64, class, n uint8) (verified, supported bool) {
+func random(t testing.TB, seed uint64, class, n uint8) (verified bool) {
 	g := ruletest.New(seed)
 	c := 1 + frame.Class(class)%(frame.NumClasses-1)
 	p, err := rule.New(g.Unit(c, 1+int(n%64)))
 	if err != nil {
-		return false, false
+		return false
 	}
-	return true, agree(t, p, turns(g, c, 40))
+	agree(t, p, turns(g, c, 40))
+	return true
 }
 
 // Random programs: interpreter and kernel give the same verdict at the same
 // instruction.
 func TestRandomPrograms(t *testing.T) {
 	require(t)
-	seeds, verified, supported := 4000, 0, 0
+	seeds, verified := 1500, 0
 	if testing.Short() {
-		seeds = 500
+		seeds = 300
 	}
 	for seed := range seeds {
 		t.Run("", func(t *testing.T) {
-			v, s := random(t, uint64(seed), uint8(seed%15), uint8(2+seed%30))
-			if v {
+			if random(t, uint64(seed), uint8(seed%15), uint8(2+seed%30)) {
 				verified++
-			}
-			if s {
-				supported++
 			}
 		})
 	}
-	t.Logf("%d programs verified, %d of them run by the kernel", verified, supported)
-	if supported < seeds/20 {
-		t.Errorf("only %d of %d programs ran: the generator is of no use", supported, seeds)
+	if verified < seeds/2 {
+		t.Errorf("only %d of %d programs verified: the generator is of no use", verified, seeds)
 	}
 }
 
@@ -128,9 +117,6 @@ func TestGoldenPrograms(t *testing.T) {
 				t.Fatal(err)
 			}
 			g := ruletest.New(1)
-			if load(t, p) == nil {
-				t.Skip("needs what frames left behind")
-			}
 			for c := frame.ClassNone; c < frame.NumClasses; c++ {
 				agree(t, p, turns(g, c, 60))
 			}

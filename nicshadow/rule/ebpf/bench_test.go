@@ -49,7 +49,7 @@ func side(b *testing.B, name string, p *rule.Program, x *ebpf.Executor, k *frame
 func BenchmarkJudge(b *testing.B) {
 	require(b)
 	p := benchProgram(b)
-	x := mustLoad(b, p)
+	x := load(b, p)
 	g, longest, k := ruletest.New(1), 0, new(frame.Key)
 	for range 2000 {
 		steps, try := 0, g.Key(frame.ClassIPv4TCP)
@@ -68,7 +68,7 @@ func BenchmarkTable(b *testing.B) {
 	for name, kind := range kinds {
 		r := rand.New(rand.NewPCG(1, uint64(kind)))
 		p := program(b, tableOf(r, kind, 100_000))
-		side(b, name, p, mustLoad(b, p), &probes(r, &p.Unit().Tables[0], 4)[3])
+		side(b, name, p, load(b, p), &probes(r, &p.Unit().Tables[0], 4)[3])
 	}
 }
 

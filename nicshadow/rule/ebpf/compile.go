@@ -41,53 +41,59 @@ type compiler struct {
 	maps  []mapDef
 	uses  map[int]int // by instruction: the map whose address it loads
 	table []int       // by table: 1 + its map
-	// scratch is 1 + its map, 0 where no instruction needs it.
-	scratch int
-	none    label // what answers a key of no class
-	broken  label // what answers a context that is none
-	pcs     label // the label of rule instruction 0; the others follow it
+	need  need
+	// Maps, where they are needed.
+	buckets, flows, seeds, lease int
+	// Functions that the program calls, and where it ends if it notes.
+	take, seen, note, holds, talk, noting label
+	noted                                 bool // it does note
+
+	none   label // what answers a key of no class
+	broken label // what answers a context that is none
+	pcs    label // the label of rule instruction 0; the others follow it
 }
 
 // Compile translates p. The error is an [*Unsupported].
 func Compile(p *rule.Program) (*Code, error) {
 	u := p.Unit()
 	for _, far := range []bool{false, true} {
-		c := &compiler{p: p, u: u, uses: map[int]int{}, table: make([]int, len(u.Tables))}
+		c := &compiler{p: p, u: u, uses: map[int]int{}, table: make([]int, len(u.Tables)), need: needsOf(u)}
 		c.far = far
-		if err := c.program(); err != nil {
-			return nil, err
-		}
+		c.program()
 		if err := c.resolve(); errors.Is(err, errFar) {
 			continue
 		}
 		if n, pc := c.deepest(); n > maxBranches {
 			return nil, &Unsupported{pc, u.Insns[pc].Op, fmt.Sprintf("more than %d tests on the way to it, too many for the kernel's verifier", maxBranches)}
 		}
-		return &Code{insns: c.insns, maps: c.maps, uses: c.uses}, nil
+		code := &Code{insns: c.insns, maps: c.maps, uses: c.uses, buckets: c.buckets}
+		if c.need.rates {
+			code.limits = len(u.Limits)
+		}
+		return code, nil
 	}
 	return nil, errFar // not reached: with far, no conditional jump is long
 }
 
-func (c *compiler) program() error {
+func (c *compiler) program() {
 	c.at = []int{-1} // label 0 is none
 	c.pcs = label(len(c.at))
 	for range c.u.Insns {
 		c.newLabel()
 	}
 	c.none, c.broken = c.newLabel(), c.newLabel()
+	c.beginState()
 	c.begin()
 	for pc, in := range c.u.Insns {
 		c.now = pc
 		c.place(c.insn(pc))
-		if err := c.write(pc, in); err != nil {
-			return err
-		}
+		c.write(pc, in)
 	}
 	c.place(c.none)
 	c.answer(rule.Drop, 0)
 	c.place(c.broken)
 	c.add(asm.Mov.Imm32(asm.R0, noAnswer), asm.Return())
-	return nil
+	c.writeState()
 }
 
 // insn is the label of the rule instruction at pc.
@@ -103,7 +109,7 @@ func (c *compiler) begin() {
 		asm.Add.Imm(asm.R3, contextLen),
 	)
 	c.ifReg(asm.R3, asm.JGT, asm.R2, c.broken)
-	if c.remembers() {
+	if c.need != (need{}) {
 		c.beginScratch()
 	}
 	egress := c.newLabel()
@@ -143,14 +149,20 @@ func (c *compiler) choose(entries []uint32, lo, hi int) {
 	c.choose(entries, mid, hi)
 }
 
-// answer ends the program.
+// answer ends the program. What passes is noted before.
 func (c *compiler) answer(v rule.Verdict, pc int) {
-	c.add(asm.Mov.Imm32(asm.R0, int32(pc<<2|int(v))), asm.Return())
+	c.add(asm.Mov.Imm32(asm.R0, int32(pc<<2|int(v))))
+	if v.Passes() && (c.need.flows || c.need.lease) {
+		c.noted = true
+		c.jump(c.noting)
+		return
+	}
+	c.add(asm.Return())
 }
 
 // write writes the instruction in at pc. A test goes on behind it where it
 // holds, and jumps to no where it does not.
-func (c *compiler) write(pc int, in rule.Insn) error {
+func (c *compiler) write(pc int, in rule.Insn) {
 	yes, no := c.insn(pc+1), c.insn(pc+1+int(in.Off))
 	f := frame.Field(in.A)
 	switch in.Op {
@@ -187,9 +199,8 @@ func (c *compiler) write(pc int, in rule.Insn) error {
 	case rule.OpTestNotI:
 		c.find(f, in.K, no, yes)
 	default:
-		return c.writeOther(pc, in, yes, no)
+		c.writeOther(pc, in, yes, no)
 	}
-	return nil
 }
 
 // compare are the comparisons of fields, and of registers, with the kernel's.
@@ -209,7 +220,7 @@ func (c *compiler) equal(ps []part, want bool, yes, no label) {
 }
 
 // writeOther writes what is of registers, and of what programs remember.
-func (c *compiler) writeOther(pc int, in rule.Insn, yes, no label) error {
+func (c *compiler) writeOther(pc int, in rule.Insn, yes, no label) {
 	switch in.Op {
 	case rule.OpLoadF:
 		c.loadField(asm.R1, frame.Field(in.K))
@@ -227,10 +238,15 @@ func (c *compiler) writeOther(pc int, in rule.Insn, yes, no label) error {
 	case rule.OpTestRIn:
 		c.loadReg(asm.R1, uint32(in.A))
 		c.findNumber(in.K, yes, no)
-	case rule.OpTestRate, rule.OpTestFlow, rule.OpTestAnswered, rule.OpTestLease:
-		return &Unsupported{pc, in.Op, "asks what earlier frames left behind"}
+	case rule.OpTestRate:
+		c.rate(in.K, no)
+	case rule.OpTestFlow:
+		c.flow(questionFlow, roleEstablished, no)
+	case rule.OpTestAnswered:
+		c.flow(questionAnswered, roleAnswered, no)
+	case rule.OpTestLease:
+		c.leased(frame.Field(in.A), no)
 	default:
 		c.compute(pc, in)
 	}
-	return nil
 }

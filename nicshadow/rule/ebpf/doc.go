@@ -25,6 +25,15 @@
 // map that programs cannot write to: a hash map for exact values, a trie for
 // prefixes.
 //
+// # Memory
+//
+// What a program remembers is its Executor's own, and means what a [rule.State]
+// means: token buckets, flows of which the one not seen for longest is put out,
+// a lease. A frame that passes is noted before the program ends. It lies in
+// arrays whose elements are changed under a lock each. Which flows share a set,
+// and so which one is put out when all are full, is a secret of each State and
+// each Executor, so there the two may differ: what was put out drops.
+//
 // # The verifier
 //
 // Jumps go forward only, and what is carried from one instruction to the next

@@ -65,6 +65,11 @@ var opposite = map[asm.JumpOp]asm.JumpOp{
 	asm.JSGE: asm.JSLT, asm.JSLT: asm.JSGE,
 }
 
+// storeWord writes a word of 64 bits, sign-extended.
+func storeWord(to asm.Register, off int16, v int32) asm.Instruction {
+	return asm.Instruction{OpCode: asm.StoreImmOp(asm.DWord), Dst: to, Offset: off, Constant: int64(v)}
+}
+
 // ifImm jumps to l where a op v, of 64 bits; v is sign-extended.
 func (e *emitter) ifImm(a asm.Register, op asm.JumpOp, v int32, l label) {
 	e.branch(asm.Instruction{Dst: a, Constant: int64(v)}, asm.JumpClass, op, asm.ImmSource, l)
@@ -127,15 +132,21 @@ func (e *emitter) resolve() error {
 	return nil
 }
 
+// callBranches is more than the conditional jumps on a path of any function.
+const callBranches = 48
+
 // deepest is the largest number of conditional jumps on a path, and the rule
 // instruction at its end.
 func (e *emitter) deepest() (n, pc int) {
-	depth := make([]int, len(e.insns)+1)
+	depth := make([]int, len(e.insns)+2)
 	for i := range e.insns {
 		in, d := &e.insns[i], depth[i]
 		op := in.OpCode.JumpOp()
 		jumps := in.OpCode.Class().IsJump() && op != asm.Call && op != asm.Exit
-		if jumps && op != asm.Ja {
+		switch {
+		case in.IsFunctionCall():
+			d += callBranches
+		case jumps && op != asm.Ja:
 			d++
 		}
 		if d > n {

@@ -28,16 +28,6 @@ func program(t testing.TB, u *rule.Unit) *rule.Program {
 	return p
 }
 
-func mustLoad(t testing.TB, p *rule.Program) *ebpf.Executor {
-	t.Helper()
-	x, err := ebpf.Load(p)
-	if err != nil {
-		t.Fatalf("Load: %v", err)
-	}
-	t.Cleanup(func() { x.Close() })
-	return x
-}
-
 var other = ruletest.New(1).Key(frame.ClassOther)
 
 // Every operation on every pair of numbers at the edges: the result is the one
@@ -160,7 +150,7 @@ func TestTables(t *testing.T) {
 				r := rand.New(rand.NewPCG(uint64(n), uint64(kind)))
 				p := program(t, tableOf(r, kind, n))
 				start := time.Now()
-				x := mustLoad(t, p)
+				x := load(t, p)
 				t.Logf("loaded in %v", time.Since(start))
 				in := 0
 				for _, k := range probes(r, &p.Unit().Tables[0], 400) {
@@ -203,7 +193,7 @@ func TestTableEnds(t *testing.T) {
 					continue
 				}
 				k := ruletest.New(2).Key(c)
-				if got, err := mustLoad(t, p).Judge(k, 1, false); err != nil || got.Verdict != tt.want || got != p.Run(k) {
+				if got, err := load(t, p).Judge(k, 1, false); err != nil || got.Verdict != tt.want || got != p.Run(k) {
 					t.Errorf("%s: %v, %v; want %v, the interpreter's %v", c, got, err, tt.want, p.Run(k))
 				}
 			}
@@ -230,7 +220,7 @@ func TestVerifierWalksNoPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, ok := mustLoad(t, p).Verified()
+	n, ok := load(t, p).Verified()
 	if !ok {
 		t.Skip("needs a kernel that says what its verifier did")
 	}
@@ -269,7 +259,7 @@ func TestLargestProgram(t *testing.T) {
 	u.Entries[0] = 0
 	p := program(t, &u)
 	start := time.Now()
-	x := mustLoad(t, p)
+	x := load(t, p)
 	n, _ := x.Verified()
 	t.Logf("%d instructions loaded in %v, %d looked at", p.Len(), time.Since(start), n)
 	for c := frame.ClassNone; c < frame.NumClasses; c++ {
@@ -300,7 +290,7 @@ func TestTooDeep(t *testing.T) {
 		}
 		if want {
 			require(t)
-			mustLoad(t, p)
+			load(t, p)
 		}
 	}
 }

@@ -28,6 +28,8 @@ type Code struct {
 	insns asm.Instructions
 	maps  []mapDef
 	uses  map[int]int
+	// buckets is the map of the limits, where there are any.
+	buckets, limits int
 }
 
 // Len is the number of instructions, as the kernel counts them.
@@ -36,11 +38,12 @@ func (c *Code) Len() int { return int(c.insns.Size()) / asm.InstructionSize }
 // String is a listing of the program.
 func (c *Code) String() string { return fmt.Sprint(c.insns) }
 
-// An Executor is a program in the kernel, with its maps.
+// An Executor is a program in the kernel, with its maps. Any number of
+// goroutines may use one.
 type Executor struct {
 	prog *ebpf.Program
 	maps []*ebpf.Map
-	buf  [contextLen]byte
+	code *Code
 }
 
 // Load compiles p and loads it.
@@ -55,7 +58,7 @@ func Load(p *rule.Program) (*Executor, error) {
 // Load has the kernel verify the program. Its maps are its own: no state is
 // shared between two programs loaded from one Code.
 func (c *Code) Load() (_ *Executor, err error) {
-	x := new(Executor)
+	x := &Executor{code: c}
 	defer func() {
 		if err != nil {
 			x.Close()
@@ -86,11 +89,16 @@ func (c *Code) Load() (_ *Executor, err error) {
 func (d *mapDef) make() (*ebpf.Map, error) {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{
 		Name: "seki_" + d.name, Type: d.typ, KeySize: d.key, ValueSize: d.value, MaxEntries: d.size, Flags: d.flags,
+		Key: d.keyType, Value: d.valueType,
 	})
 	if err != nil || d.keys == nil {
 		return m, err
 	}
-	if _, err := m.BatchUpdate(d.keys, make([]uint8, d.size), nil); err != nil {
+	values := any(make([]uint8, d.size))
+	if d.values != nil {
+		values = d.values()
+	}
+	if _, err := m.BatchUpdate(d.keys, values, nil); err != nil {
 		m.Close()
 		return nil, err
 	}
@@ -109,9 +117,9 @@ func (x *Executor) Verified() (n int, ok bool) {
 }
 
 // Judge judges the frame that k was parsed from, at the time now, on its way
-// out or to the container. It is not for several goroutines at once.
+// out or to the container.
 func (x *Executor) Judge(k *frame.Key, now int64, ingress bool) (rule.Outcome, error) {
-	n, err := x.prog.Run(&ebpf.RunOptions{Data: x.context(k, now, ingress)})
+	n, err := x.prog.Run(&ebpf.RunOptions{Data: contextOf(k, now, ingress)})
 	if err != nil {
 		return rule.Outcome{}, fmt.Errorf("ebpf: %w", err)
 	}
@@ -120,7 +128,7 @@ func (x *Executor) Judge(k *frame.Key, now int64, ingress bool) (rule.Outcome, e
 
 // Repeat judges a frame n times in one call, and says how long each took.
 func (x *Executor) Repeat(k *frame.Key, now int64, ingress bool, n int) (rule.Outcome, time.Duration, error) {
-	r, each, err := x.prog.Benchmark(x.context(k, now, ingress), n, nil)
+	r, each, err := x.prog.Benchmark(contextOf(k, now, ingress), n, nil)
 	if err != nil {
 		return rule.Outcome{}, 0, fmt.Errorf("ebpf: %w", err)
 	}
@@ -128,17 +136,17 @@ func (x *Executor) Repeat(k *frame.Key, now int64, ingress bool, n int) (rule.Ou
 	return o, each, err
 }
 
-func (x *Executor) context(k *frame.Key, now int64, ingress bool) []byte {
-	ne := binary.NativeEndian
-	for i, w := range k.Words {
-		ne.PutUint64(x.buf[8*i:], w)
+// contextOf is the packet of a program: see the package comment.
+func contextOf(k *frame.Key, now int64, ingress bool) []byte {
+	ne, b := binary.NativeEndian, make([]byte, 0, contextLen)
+	for _, w := range k.Words {
+		b = ne.AppendUint64(b, w)
 	}
-	ne.PutUint64(x.buf[contextNow:], uint64(now))
-	ne.PutUint64(x.buf[contextIngress:], 0)
+	b = ne.AppendUint64(b, uint64(now))
 	if ingress {
-		ne.PutUint64(x.buf[contextIngress:], 1)
+		return ne.AppendUint64(b, 1)
 	}
-	return x.buf[:]
+	return ne.AppendUint64(b, 0)
 }
 
 // errNoAnswer is a bug of this package: the context was not one.
@@ -149,6 +157,24 @@ func outcome(n uint32) (rule.Outcome, error) {
 		return rule.Outcome{}, errNoAnswer
 	}
 	return rule.Outcome{Verdict: rule.Verdict(n & 3), PC: n >> 2}, nil
+}
+
+// Refused counts, by limit of the program, the frames that found no token, as
+// [rule.State.Refused] does.
+func (x *Executor) Refused() ([]uint64, error) {
+	out := make([]uint64, x.code.limits)
+	for i := range out {
+		var b struct {
+			Lock, _ uint32
+			Tat     int64
+			Refused uint64
+		}
+		if err := x.maps[x.code.buckets].Lookup(uint32(i), &b); err != nil {
+			return nil, fmt.Errorf("ebpf: limit %d: %w", i, err)
+		}
+		out[i] = b.Refused
+	}
+	return out, nil
 }
 
 // Close gives the program and its maps back.

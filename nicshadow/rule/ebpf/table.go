@@ -8,6 +8,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 )
 
 // inline is the size up to which a table becomes comparisons: a lookup costs
@@ -22,7 +23,12 @@ type mapDef struct {
 	key, value uint32 // bytes
 	size       uint32 // entries
 	flags      uint32
-	keys       any // a slice of all of them; nil for a map that begins empty
+	// Slices of all keys, and of what is there, a byte each if nil. Without
+	// keys the map begins empty, or 0.
+	keys   any
+	values func() any
+	// For the kernel to find the lock in a value; nil where there is none.
+	keyType, valueType btf.Type
 }
 
 func (c *compiler) addMap(m mapDef) int {
@@ -136,6 +142,9 @@ func (c *compiler) loadKey(f frame.Field, kind rule.TableKind) {
 	}
 }
 
+// BPF_F_NO_PREALLOC and BPF_F_RDONLY_PROG, include/uapi/linux/bpf.h v6.18.
+const noPrealloc, readOnly = 1, 1 << 7
+
 // A prefix4 is the key of a trie, and so is a prefix16.
 type prefix4 struct {
 	Bits uint32
@@ -149,7 +158,6 @@ type prefix16 struct {
 
 // tableMap is a map with the values of t. Programs cannot write to it.
 func tableMap(t *rule.Table) mapDef {
-	const noPrealloc, readOnly = 1, 1 << 7 // BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG
 	m := mapDef{typ: ebpf.Hash, name: "exact", key: keyLen[t.Kind], value: 1, size: uint32(t.Len()), flags: readOnly}
 	be := binary.BigEndian
 	switch t.Kind {

@@ -250,12 +250,8 @@ func (g *Generator) Key(c frame.Class) *frame.Key {
 		if !c.Has(f) {
 			continue
 		}
-		i, v := f.Info(), g.constant(f.Width())
-		if i.Width == 128 {
-			k.Words[i.Word], k.Words[i.Word+1] = v.Hi, v.Lo
-		} else {
-			k.Words[i.Word] |= v.Lo << i.Shift
-		}
+		v := g.constant(f.Width())
+		Set(k, f, v.Hi, v.Lo)
 	}
 	k.Words[frame.ClassWord] |= uint64(c)
 	return k

@@ -136,11 +136,7 @@ func (m *minimiser) rest() (smaller bool) {
 			if hi|lo == 0 {
 				continue
 			}
-			if n := f.Info(); n.Width == 128 {
-				k.Words[n.Word], k.Words[n.Word+1] = 0, 0
-			} else {
-				k.Words[n.Word] &^= (1<<n.Width - 1) << n.Shift
-			}
+			Set(k, f, 0, 0)
 			smaller = m.try(m.Unit, turns) || smaller
 		}
 	}
