@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,6 +68,7 @@ type machine struct {
 	err     error
 
 	serving sync.WaitGroup // of the devices and exports
+	told    atomic.Bool    // what the machine died of
 	policy  *guestPolicy
 }
 
@@ -148,7 +150,7 @@ func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err err
 	if err != nil {
 		return fmt.Errorf("machine: %w", err)
 	}
-	m.host = agent.Serve(l, agent.HostConfig{Secret: m.secret, Hypercall: m.hypercalls, File: m.file, Event: m.policy.event, Log: m.log})
+	m.host = agent.Serve(l, agent.HostConfig{Secret: m.secret, Hypercall: m.hypercalls, File: m.file, Event: m.policy.event, Down: m.down, Log: m.log})
 	group := ""
 	if os.Geteuid() == 0 && (uml.HasCgroups() || m.cfg.cpus > 0) {
 		group = m.cgroup(c)
@@ -199,6 +201,22 @@ func (m *machine) died(err error) error {
 	return fmt.Errorf("machine: it powered off before its agent was ready%s", m.lastWords())
 }
 
+// endTimeout is how long a machine may go on whose agent is gone.
+const endTimeout = time.Second
+
+// down waits for the end of a machine whose agent is gone, and says what it died
+// of. Connections break before the kernel's process has ended.
+func (m *machine) down() error {
+	select {
+	case <-m.uml.Done():
+		m.told.Store(true)
+		return m.uml.Wait()
+	case <-time.After(endTimeout):
+		m.uml.Kill() // nobody is left there who could end its containers
+		return nil
+	}
+}
+
 // lastWords are the last lines of the guest's console.
 func (m *machine) lastWords() string {
 	lines := strings.Split(strings.TrimSpace(m.uml.Console()), "\n")
@@ -247,7 +265,7 @@ func (m *machine) cards() []virtio.Device {
 // hypercalls answers the agent's.
 func (m *machine) hypercalls(conn net.Conn) {
 	defer conn.Close()
-	if err := hypercall.NewServer(m.policy, m.secret, 0).Serve(conn); err != nil && m.uml.Running() {
+	if err := hypercall.NewServer(m.policy, m.secret, 0).Serve(conn); err != nil && !m.ending(err) {
 		m.log.Warn("hypercalls ended", "err", err)
 	}
 }
@@ -257,10 +275,16 @@ func (m *machine) file(name string, conn net.Conn) bool {
 	if m.cfg.exports.opened[name] == nil {
 		return false
 	}
-	if err := m.files.ServeConn(m.ctx, conn); err != nil && m.uml.Running() {
+	if err := m.files.ServeConn(m.ctx, conn); err != nil && !m.ending(err) {
 		m.log.Warn("export ended", "export", name, "err", err)
 	}
 	return true
+}
+
+// ending says that a connection broke because the machine ends, which others
+// tell of with the reason.
+func (m *machine) ending(err error) bool {
+	return !m.uml.Running() || errors.Is(err, unix.ECONNRESET)
 }
 
 // close ends the machine. Its error is what the machine died of, if not of us.
@@ -274,7 +298,7 @@ func (m *machine) close() error {
 		if cerr := m.uml.Close(); cerr != nil {
 			err = cerr
 		}
-		if ended {
+		if ended && !m.told.Load() {
 			err = errors.Join(err, m.uml.Wait())
 		}
 	}

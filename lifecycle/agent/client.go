@@ -214,6 +214,11 @@ func (r *remote) Wait() (st linux.ExitStatus, err error) {
 	err = r.client.call(verbWait, r.process, &st)
 	if ignoreGone(err) == nil && err != nil {
 		r.streams.end()
+		if down := r.client.host.cfg.Down; down != nil {
+			if cause := down(); cause != nil {
+				return linux.ExitStatus{Signal: syscall.SIGKILL}, cause
+			}
+		}
 		return linux.ExitStatus{Signal: syscall.SIGKILL}, fmt.Errorf("the machine is down: %w", err)
 	}
 	r.streams.drain()

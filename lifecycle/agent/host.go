@@ -24,6 +24,9 @@ type HostConfig struct {
 	File func(name string, conn net.Conn) bool
 	// Event takes what the agent has for the pod's journal. It must not wait.
 	Event func(Event)
+	// Down says what the machine died of, once the agent is gone; it may wait for
+	// it to end. Nil, or a nil error, if there is no more to say than that.
+	Down func() error
 	// Log takes the agent's own log; not nil.
 	Log *slog.Logger
 }

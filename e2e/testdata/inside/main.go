@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 func main() {
-	verbs := map[string]func([]string) error{"idle": idle, "station": station, "root": root, "write": write}
+	verbs := map[string]func([]string) error{"idle": idle, "tick": tick, "station": station, "root": root, "write": write}
 	if len(os.Args) < 2 || verbs[os.Args[1]] == nil {
 		fmt.Fprintln(os.Stderr, "usage: inside VERB [ARG...]")
 		os.Exit(2)
@@ -29,4 +30,14 @@ func idle([]string) error {
 	signal.Notify(stop, unix.SIGTERM)
 	<-stop
 	return nil
+}
+
+// tick runs now and then until it is stopped.
+func tick([]string) error {
+	go func() { // ends with the program
+		for range time.Tick(20 * time.Millisecond) {
+			unix.Getppid()
+		}
+	}()
+	return idle(nil)
 }
