@@ -99,6 +99,24 @@ func FuzzRandomPrograms(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64, class, n uint8) { random(t, seed, class, n) })
 }
 
+// FuzzDecode: whatever is a program, the kernel runs, and answers as the
+// interpreter does.
+func FuzzDecode(f *testing.F) {
+	require(f)
+	for seed := range uint64(30) {
+		g := ruletest.New(seed)
+		if p, err := rule.New(g.Unit(1+frame.Class(seed)%(frame.NumClasses-1), 12)); err == nil {
+			f.Add(p.Bytes(), seed)
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
+		if p, err := rule.Decode(b); err == nil {
+			g := ruletest.New(seed)
+			agree(t, p, turns(g, 1+frame.Class(seed)%(frame.NumClasses-1), 20))
+		}
+	})
+}
+
 // Every program of testdata/rule, on random frames of each class.
 func TestGoldenPrograms(t *testing.T) {
 	require(t)

@@ -276,7 +276,7 @@ func TestLargestProgram(t *testing.T) {
 // A path of more tests than the verifier follows is refused here, and names
 // the instruction.
 func TestTooDeep(t *testing.T) {
-	for n, want := range map[int]bool{8000: true, 8300: false} {
+	for n, want := range map[int]bool{8170: true, 8200: false} {
 		var insns []rule.Insn
 		for i := range n {
 			insns = append(insns, rule.Insn{Op: rule.OpTestNe, A: uint8(frame.Length), K: uint32(i), Off: uint16(n - i)})

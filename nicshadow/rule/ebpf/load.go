@@ -35,9 +35,6 @@ type Code struct {
 // Len is the number of instructions, as the kernel counts them.
 func (c *Code) Len() int { return int(c.insns.Size()) / asm.InstructionSize }
 
-// String is a listing of the program.
-func (c *Code) String() string { return fmt.Sprint(c.insns) }
-
 // An Executor is a program in the kernel, with its maps. Any number of
 // goroutines may use one.
 type Executor struct {
