@@ -16,6 +16,7 @@ type section struct {
 
 var sections = []section{
 	{"judge", judge},
+	{"kernel", kernel},
 	{"compile", compiling},
 	{"reload", reload},
 	{"start", start},
