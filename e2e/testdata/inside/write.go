@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
 )
 
 // write writes files below a directory, of several owners, and prints what
@@ -25,6 +27,29 @@ func write(dirs []string) error {
 			_, err = fmt.Fprintln(f, "appended inside")
 			return err
 		})
+	}
+	return nil
+}
+
+// race reads and writes through a name that somebody changes, so many times, and
+// counts what it read.
+func race(args []string) error {
+	times, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	read := map[string]int{}
+	for i := range times {
+		if b, err := os.ReadFile(args[0] + "/file"); err == nil {
+			read[string(b)]++
+		} else {
+			read[errors.Unwrap(err).Error()]++
+		}
+		os.WriteFile(fmt.Sprintf("%s/new%d", args[0], i%10), []byte("written inside\n"), 0o644) // wherever that is by now
+		os.Mkdir(fmt.Sprintf("%s/made%d", args[0], i%10), 0o755)
+	}
+	for what, n := range read {
+		fmt.Println(n, what)
 	}
 	return nil
 }
