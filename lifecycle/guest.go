@@ -20,6 +20,8 @@ type Machine interface {
 	// streams. It is asked when the first container is to be made, so the
 	// machine may boot then.
 	Place(context.Context, RuntimeConfig) (*agent.Client, agent.CreateConfig, error)
+	// Agent is the machine's, if it runs.
+	Agent() (*agent.Client, error)
 	// Cgroups are the host's cgroups that the machine is going to be in, which
 	// is all that a killed supervisor may leave of it.
 	Cgroups(RuntimeConfig) []string
@@ -97,6 +99,29 @@ type guestProcess struct{ *agent.Process }
 func (p guestProcess) Wait() (ExitStatus, error) {
 	st, err := p.Process.Wait()
 	return ExitStatus(st), err
+}
+
+// MachineName stands for the machine itself where a container is named.
+const MachineName = "(machine)"
+
+// execInMachine runs a process in the pod's machine, outside its containers.
+func (p *Pod) execInMachine(ctx context.Context, e ExecConfig) (Process, error) {
+	g, ok := p.runtime.(guest)
+	if !ok {
+		return nil, fmt.Errorf("pod %q: runs on the host's own kernel", p.cfg.Name)
+	}
+	a, err := g.Agent()
+	if err != nil {
+		return nil, err
+	}
+	k, err := a.Exec(ctx, linux.ExecConfig(e))
+	if err != nil {
+		return nil, err
+	}
+	x := guestProcess{k}
+	p.journal.emit(Event{Type: EventExec, Args: e.Args, Pid: x.Pid()})
+	context.AfterFunc(ctx, func() { x.Signal(syscall.SIGKILL) })
+	return x, nil
 }
 
 // Touch marks that the hook whose context is ctx changed this container's

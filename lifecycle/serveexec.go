@@ -15,10 +15,14 @@ func (s *server) exec(w *wire, req *request) {
 		s.answer(w, nil, fmt.Errorf("exec: came with %d files, want %d", len(w.files), maxFiles))
 		return
 	}
-	list, err := s.containers(req.Container, false)
-	if err != nil {
-		s.answer(w, nil, err)
-		return
+	run := s.pod.execInMachine
+	if req.Container != MachineName {
+		list, err := s.containers(req.Container, false)
+		if err != nil {
+			s.answer(w, nil, err)
+			return
+		}
+		run = list[0].Exec
 	}
 	e := ExecConfig{
 		Args: req.Exec.Args, Env: req.Exec.Env, Cwd: req.Exec.Cwd, User: req.Exec.User,
@@ -26,7 +30,7 @@ func (s *server) exec(w *wire, req *request) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	p, err := list[0].Exec(ctx, e)
+	p, err := run(ctx, e)
 	for _, f := range w.files {
 		f.Close() // the process has them, or nobody
 	}

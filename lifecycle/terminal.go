@@ -35,22 +35,25 @@ type Terminal struct {
 // so that it has a name inside, and else one of the host's. The file in must be
 // a terminal.
 func (c *Client) OpenTerminal(ctx context.Context, container string, in, out *os.File) (*Terminal, error) {
-	list, err := c.Stats(ctx, container)
-	if err != nil {
-		return nil, err
+	pid, guest := 0, container == MachineName
+	if !guest {
+		list, err := c.Stats(ctx, container)
+		if err != nil {
+			return nil, err
+		}
+		if len(list) != 1 {
+			return nil, fmt.Errorf("pod %q: has %d containers, want the name of one", c.pod, len(list))
+		}
+		pid, guest = list[0].Pid, list[0].Guest
 	}
-	if len(list) != 1 {
-		return nil, fmt.Errorf("pod %q: has %d containers, want the name of one", c.pod, len(list))
-	}
-	pid := list[0].Pid
-	if list[0].Guest {
+	if guest {
 		pid = 0 // the machine's agent makes one inside, and joins it to the host's
 	}
 	master, slave, err := linux.NewPTY(pid)
 	if err != nil {
 		return nil, err
 	}
-	t := &Terminal{tty: &tty{master: master}, slave: slave, guest: list[0].Guest}
+	t := &Terminal{tty: &tty{master: master}, slave: slave, guest: guest}
 	if err := t.tty.join(in); err != nil {
 		slave.Close()
 		master.Close()

@@ -102,6 +102,12 @@ func newMachine(cfg machineConfig, nics []*guestNIC, policy *guestPolicy, log *s
 	return m, err
 }
 
+// Agent is the machine's.
+func (m *machine) Agent() (*agent.Client, error) {
+	m.boot.Do(func() { m.err = errors.New("machine: not started") })
+	return m.client, m.err
+}
+
 // Cgroups are those that the machine is bounded by; an ordinary user has none.
 func (m *machine) Cgroups(c lifecycle.RuntimeConfig) []string {
 	if os.Geteuid() != 0 {

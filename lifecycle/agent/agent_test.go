@@ -317,3 +317,34 @@ func TestIntruder(t *testing.T) {
 		t.Errorf("the agent's own connection: %v", err)
 	}
 }
+
+// TestExecHere runs a program in the guest itself, outside all containers.
+func TestExecHere(t *testing.T) {
+	r := newRig(t, agent.HostConfig{})
+	r.connect(t, agent.Config{})
+	outR, outW := pipe(t)
+	p, err := r.client.Exec(t.Context(), linux.ExecConfig{Args: []string{"sh", "-c", "echo $A; exit 3"}, Env: []string{"A=here"}, Stdio: [3]*os.File{1: outW}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	outW.Close()
+	if st, err := p.Wait(); st.Code != 3 || err != nil {
+		t.Errorf("Wait() = %+v, %v; want code 3", st, err)
+	}
+	if got := text(t, outR); got != "here\n" {
+		t.Errorf("stdout %q; want %q", got, "here\n")
+	}
+	p, err = r.client.Exec(t.Context(), linux.ExecConfig{Args: []string{"sleep", "60"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		t.Errorf("Signal() = %v", err)
+	}
+	if st, err := p.Wait(); st.Signal != syscall.SIGTERM || err != nil {
+		t.Errorf("Wait() = %+v, %v; want SIGTERM", st, err)
+	}
+	if _, err := r.client.Exec(t.Context(), linux.ExecConfig{Args: []string{"no-such-program"}}); err == nil {
+		t.Error("a program that is not there was run")
+	}
+}

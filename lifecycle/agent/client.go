@@ -175,18 +175,28 @@ func (k *Container) Destroy() error {
 
 // Exec runs a process in the container; it returns when execve has succeeded.
 func (k *Container) Exec(ctx context.Context, cfg linux.ExecConfig) (*Process, error) {
-	s, err := k.client.newStreams(cfg.Stdio, cfg.Terminal)
+	return k.client.exec(ctx, k.name, cfg)
+}
+
+// Exec runs a process in the guest itself, as its root, outside all containers.
+// Cwd and User do not count.
+func (c *Client) Exec(ctx context.Context, cfg linux.ExecConfig) (*Process, error) {
+	return c.exec(ctx, "", cfg)
+}
+
+func (c *Client) exec(ctx context.Context, container string, cfg linux.ExecConfig) (*Process, error) {
+	s, err := c.newStreams(cfg.Stdio, cfg.Terminal)
 	if err != nil {
 		return nil, err
 	}
-	id := process{Container: k.name, Exec: k.client.last.Add(1)}
+	id := process{Container: container, Exec: c.last.Add(1)}
 	var r started
 	call := exec{process: id, Args: cfg.Args, Env: cfg.Env, Cwd: cfg.Cwd, User: cfg.User, Stdio: s.stdio}
-	if err := k.client.peer.call(ctx, verbExec, call, &r); err != nil {
+	if err := c.peer.call(ctx, verbExec, call, &r); err != nil {
 		s.abandon()
 		return nil, err
 	}
-	p := &Process{remote{client: k.client, process: id, pid: r.Pid, streams: s}}
+	p := &Process{remote{client: c, process: id, pid: r.Pid, streams: s}}
 	if err := s.connect(ctx); err != nil {
 		p.Signal(syscall.SIGKILL)
 		return nil, err

@@ -37,6 +37,7 @@ type Agent struct {
 	// mu guards the fields below.
 	mu         sync.Mutex
 	containers map[string]*guest
+	here       map[uint64]*task // processes of no container
 }
 
 // A guest is a container of this agent, which is in the guest.
@@ -56,7 +57,7 @@ type task struct {
 
 // Dial calls the host.
 func Dial(ctx context.Context, cfg Config) (*Agent, error) {
-	a := &Agent{cfg: cfg, containers: map[string]*guest{}}
+	a := &Agent{cfg: cfg, containers: map[string]*guest{}, here: map[uint64]*task{}}
 	conn, err := a.open(ctx, kindControl, "")
 	if err != nil {
 		return nil, err

@@ -42,6 +42,9 @@ func done(err error) error {
 
 // exec runs one more process in a container.
 func (a *Agent) exec(ctx context.Context, e *exec) (any, error) {
+	if e.Container == "" {
+		return a.execHere(ctx, e)
+	}
 	g, err := a.container(e.Container)
 	if err != nil {
 		return nil, err
@@ -67,6 +70,14 @@ func (a *Agent) exec(ctx context.Context, e *exec) (any, error) {
 
 // task finds a process by the host's number.
 func (a *Agent) task(p process) (*task, error) {
+	if p.Container == "" {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if t := a.here[p.Exec]; t != nil {
+			return t, nil
+		}
+		return nil, fmt.Errorf("process %d: has ended", p.Exec)
+	}
 	g, err := a.container(p.Container)
 	if err != nil {
 		return nil, err
@@ -101,6 +112,11 @@ func (a *Agent) wait(ctx context.Context, p process) (any, error) {
 		return nil, context.Cause(ctx)
 	}
 	t.relays.ended()
+	if p.Container == "" {
+		a.mu.Lock()
+		delete(a.here, p.Exec)
+		a.mu.Unlock()
+	}
 	if g := a.find(p.Container); g != nil && p.Exec != 0 {
 		g.mu.Lock()
 		delete(g.execs, p.Exec)

@@ -87,7 +87,6 @@ type client struct {
 	t    testing.TB
 	conn net.Conn
 	next uint32 // fid
-	out  []byte
 	in   []byte
 }
 
