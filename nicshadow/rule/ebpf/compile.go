@@ -36,7 +36,6 @@ const (
 // A compiler writes one program.
 type compiler struct {
 	emitter
-	p     *rule.Program
 	u     *rule.Unit
 	maps  []mapDef
 	uses  map[int]int // by instruction: the map whose address it loads
@@ -57,14 +56,14 @@ type compiler struct {
 func Compile(p *rule.Program) (*Code, error) {
 	u := p.Unit()
 	for _, far := range []bool{false, true} {
-		c := &compiler{p: p, u: u, uses: map[int]int{}, table: make([]int, len(u.Tables)), need: needsOf(u)}
+		c := &compiler{u: u, uses: map[int]int{}, table: make([]int, len(u.Tables)), need: needsOf(u)}
 		c.far = far
 		c.program()
 		if err := c.resolve(); errors.Is(err, errFar) {
 			continue
 		}
 		if n, pc := c.deepest(); n > maxBranches {
-			return nil, &Unsupported{pc, u.Insns[pc].Op, fmt.Sprintf("more than %d tests on the way to it, too many for the kernel's verifier", maxBranches)}
+			return nil, &Unsupported{pc, u.Insns[pc].Op, fmt.Sprintf("more than %d conditional jumps on the way to it, which the kernel's verifier does not follow", maxBranches)}
 		}
 		code := &Code{insns: c.insns, maps: c.maps, uses: c.uses, buckets: c.buckets}
 		if c.need.rates {
