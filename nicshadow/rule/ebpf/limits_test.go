@@ -201,6 +201,40 @@ func TestTableEnds(t *testing.T) {
 	}
 }
 
+// A value wider than the field is not its low bits.
+func TestTableOfWiderValues(t *testing.T) {
+	require(t)
+	u := tableOf(nil, rule.TableExact64, 0)
+	u.Entries = [frame.NumClasses]uint32{}
+	for c := frame.ClassNone + 1; c < frame.NumClasses; c++ {
+		if !c.Has(frame.IPv4Dst) {
+			u.Entries[c] = 2
+		}
+	}
+	u.Insns[0].A = uint8(frame.IPv4Dst)
+	u.Tables[0].Values = []rule.Const{{Lo: 1<<32 | 5}}
+	p := program(t, u)
+	k := new(frame.Key)
+	k.Words[frame.ClassWord], k.Words[frame.AddressWord] = uint64(frame.ClassIPv4TCP), 5
+	if got, err := load(t, p).Judge(k, 1, false); err != nil || got != p.Run(k) || got.Verdict != rule.Drop {
+		t.Errorf("%v, %v; want drop, the interpreter's %v", got, err, p.Run(k))
+	}
+}
+
+// The key of a frame that was not parsed drops, whatever the program says.
+func TestNoClassDrops(t *testing.T) {
+	require(t)
+	p := program(t, unit(rule.Insn{Op: rule.OpRet, A: 1}))
+	x := load(t, p)
+	for _, class := range []uint64{0, uint64(frame.NumClasses), 17, 128, 255} {
+		var k frame.Key
+		k.Words[frame.ClassWord] = class
+		if got, err := x.Judge(&k, 1, false); err != nil || got != p.Run(&k) || got.Verdict != rule.Drop {
+			t.Errorf("class %d: %v, %v; want drop, the interpreter's %v", class, got, err, p.Run(&k))
+		}
+	}
+}
+
 // Thirty tests of which each counts a register up: a thousand million paths,
 // which the verifier must not walk one by one.
 func TestVerifierWalksNoPaths(t *testing.T) {
