@@ -9,6 +9,11 @@
 // neighbour tables are read through netlink, arrivals by a packet socket in
 // the victim's namespace.
 //
+// The machine tests (machine_*_test.go) are the same with the command as users
+// have it, in pods with a kernel of their own: attacks from inside a container,
+// from root of the guest and from who owns the guest, volumes, death and soak.
+// What runs inside is testdata/inside.
+//
 // The tests need root, network namespaces and a TUN device. They send nothing
 // outside namespaces that they made themselves, and those die with the test
 // process.

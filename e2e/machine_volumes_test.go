@@ -58,7 +58,7 @@ container(
     mounts = [bind("tools", "/t"), bind("rw", "/rw", readonly = False), bind("ro", "/ro")],
 )
 `))
-			for _, name := range []string{"/ro/new", "/ro/owned", "/ro/old"} {
+			for _, name := range []string{"/ro/new", "/ro/owned", "/ro/old", "/ro/setuid", "/ro/device", "/ro/link"} {
 				if !strings.Contains(out, name+": ") || strings.Contains(out, name+": done") || !strings.Contains(out, "read-only file system") {
 					t.Errorf("writing %s: %s", name, out)
 				}
@@ -66,6 +66,7 @@ container(
 			if !strings.Contains(out, "/rw/new: done\n") || !strings.Contains(out, "/rw/old: done\n") {
 				t.Errorf("writing to /rw: %s", out)
 			}
+			t.Logf("inside:\n%s", out)
 			for name, want := range map[string]string{"rw/new": "written inside\n", "rw/old": "before\nappended inside\n", "ro/old": "before\n"} {
 				if b, err := os.ReadFile(filepath.Join(r.dir, name)); err != nil || string(b) != want {
 					t.Errorf("%s on the host: %q, %v; want %q", name, b, err, want)
@@ -76,6 +77,16 @@ container(
 			}
 			if got := ownerOf(t, filepath.Join(r.dir, "rw/owned")); got != c.owned {
 				t.Errorf("rw/owned, given away inside, belongs to %s; want %s", got, c.owned)
+			}
+			// What would be dangerous on the host is not made there.
+			if st, err := os.Stat(filepath.Join(r.dir, "rw/setuid")); err == nil && st.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0 {
+				t.Errorf("rw/setuid is %v on the host", st.Mode())
+			}
+			if st, err := os.Lstat(filepath.Join(r.dir, "rw/device")); err == nil && st.Mode()&os.ModeDevice != 0 {
+				t.Errorf("rw/device is %v on the host", st.Mode())
+			}
+			if to, err := os.Readlink(filepath.Join(r.dir, "rw/link")); err != nil || to != "/etc/passwd" {
+				t.Errorf("rw/link leads to %q, %v", to, err)
 			}
 			if left, err := os.ReadDir(filepath.Join(r.dir, "ro")); err != nil || len(left) != 1 {
 				t.Errorf("the read-only volume has %v, %v", left, err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // write writes files below a directory, of several owners, and prints what
@@ -18,6 +20,16 @@ func write(dirs []string) error {
 			}
 			return os.Chown(dir+"/owned", 1000, 1001)
 		})
+		try(dir+"/setuid", func() error {
+			if err := os.WriteFile(dir+"/setuid", []byte("#!/bin/sh\n"), 0o755); err != nil {
+				return err
+			}
+			return unix.Chmod(dir+"/setuid", 0o6755)
+		})
+		try(dir+"/device", func() error {
+			return unix.Mknod(dir+"/device", unix.S_IFBLK|0o666, int(unix.Mkdev(7, 0)))
+		})
+		try(dir+"/link", func() error { return os.Symlink("/etc/passwd", dir+"/link") })
 		try(dir+"/old", func() error {
 			f, err := os.OpenFile(dir+"/old", os.O_APPEND|os.O_WRONLY, 0)
 			if err != nil {
