@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,15 +20,6 @@ import (
 	"sekimori/starlark/policy"
 	"sekimori/vmm/hypercall"
 )
-
-// bootFile is what process 1 of a guest finds in its initramfs, and removes.
-const bootFile = "seki.json"
-
-// A bootConfig is what bootFile says.
-type bootConfig struct {
-	Secret string `json:"secret"` // hexadecimal
-	Port   uint32 `json:"port"`   // vsock port of the host that the agent calls
-}
 
 // A guestPod is what the agent is told of the pod's file, to run its callbacks.
 type guestPod struct {
@@ -58,27 +48,18 @@ func serveGuest(ctx context.Context) error {
 	// A guest has little memory, and the agent's own is a few megabytes: it is
 	// better collected early than taken from the containers.
 	debug.SetGCPercent(50)
-	kept, err := agent.Boot(bootFile)
+	err := agent.Boot()
 	if err != nil {
 		return fmt.Errorf("boot: %w", err)
-	}
-	var boot bootConfig
-	if err := json.Unmarshal(kept[bootFile], &boot); err != nil {
-		return fmt.Errorf("boot: %s: %w", bootFile, err)
-	}
-	secret, err := hex.DecodeString(boot.Secret)
-	if err != nil || len(secret) != agent.SecretSize {
-		return fmt.Errorf("boot: %s: no secret", bootFile)
 	}
 	if err := tap.SetLoopbackUp(); err != nil {
 		return fmt.Errorf("boot: set lo up: %w", err)
 	}
 	g := &guestAgent{senders: map[string]guestCard{}}
 	cfg := agent.Config{
-		Dial:  func(context.Context) (net.Conn, error) { return vsock.Dial(vsock.Host, boot.Port, nil) },
+		Dial:  func(context.Context) (net.Conn, error) { return vsock.Dial(vsock.Host, agentPort, nil) },
 		Setup: g.setup, Attach: g.attach, Hook: g.hook,
 	}
-	copy(cfg.Secret[:], secret)
 	if g.agent, err = agent.Dial(ctx, cfg); err != nil {
 		return err
 	}
@@ -87,7 +68,7 @@ func serveGuest(ctx context.Context) error {
 		return err
 	}
 	g.calls = hypercall.NewClient(hypercall.Stream(conn))
-	if err := g.calls.Hello(cfg.Secret); err != nil {
+	if err := g.calls.Hello(g.agent.Secret()); err != nil {
 		return err
 	}
 	return g.agent.Serve()

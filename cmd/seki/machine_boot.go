@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"debug/elf"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -24,7 +21,6 @@ import (
 	"sekimori/lifecycle/agent"
 	"sekimori/lifecycle/agent/p9"
 	"sekimori/vmm/hypercall"
-	"sekimori/vmm/initramfs"
 	"sekimori/vmm/uml"
 	"sekimori/vmm/uml/kernel"
 	"sekimori/vmm/vhostuser"
@@ -78,6 +74,7 @@ type machineConfig struct {
 	lpj     uint64
 	info    *kernel.Info // what the kernel says of itself, if that is known
 	memory  int64
+	cache   string // directory to keep what is made once in
 	cpus    float64
 	pod     string
 	file    json.RawMessage // for the agent, to run callbacks; null for none
@@ -147,11 +144,13 @@ func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err err
 	if m.console, err = c.Append(consoleLog); err != nil {
 		return fmt.Errorf("machine: console: %w", err)
 	}
-	initrd, err := m.initrd()
+	initrd, path, err := guestArchive(m.cfg.cache)
 	if err != nil {
 		return fmt.Errorf("machine: initramfs: %w", err)
 	}
-	defer initrd.Close()
+	if initrd != nil {
+		defer initrd.Close()
+	}
 	l, err := m.vsock.Listen(agentPort)
 	if err != nil {
 		return fmt.Errorf("machine: %w", err)
@@ -162,7 +161,7 @@ func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err err
 		group = m.cgroup(c)
 	}
 	cfg := uml.Config{
-		Kernel: m.cfg.kernel, Info: m.cfg.info, LPJ: m.cfg.lpj, Memory: m.cfg.memory, InitRD: initrd, Init: "/seki",
+		Kernel: m.cfg.kernel, Info: m.cfg.info, LPJ: m.cfg.lpj, Memory: m.cfg.memory, InitRD: initrd, InitRDPath: path, Init: "/seki",
 		Devices: []uml.Device{{ID: int(m.vsock.Type())}}, Append: []string{"--", "agent"},
 		UID: int(c.IDBase), GID: int(c.IDBase), Console: m.console, Cgroup: group, CPUs: m.cfg.cpus,
 	}
@@ -313,58 +312,4 @@ func (m *machine) close() error {
 		m.console.Close()
 	}
 	return errors.Join(err, m.vsock.Close(), m.cfg.exports.close())
-}
-
-// static refuses a seki that needs a dynamic loader, which no guest has.
-func static(f *os.File) error {
-	e, err := elf.NewFile(f)
-	if err != nil {
-		return err
-	}
-	for _, p := range e.Progs {
-		if p.Type == elf.PT_INTERP {
-			return errors.New("this seki is linked dynamically, and a guest has no libraries: build it with CGO_ENABLED=0, as make build does")
-		}
-	}
-	return nil
-}
-
-// initrd is the guest's first file system, in memory: this program, the device
-// that process 1 needs to complain on, and what it must know.
-func (m *machine) initrd() (*os.File, error) {
-	self, err := os.Open("/proc/self/exe")
-	if err != nil {
-		return nil, err
-	}
-	defer self.Close()
-	if err := static(self); err != nil {
-		return nil, err
-	}
-	st, err := self.Stat()
-	if err != nil {
-		return nil, err
-	}
-	config, err := json.Marshal(bootConfig{Secret: hex.EncodeToString(m.secret[:]), Port: agentPort})
-	if err != nil {
-		return nil, err
-	}
-	fd, err := unix.MemfdCreate("initramfs", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
-	}
-	f := os.NewFile(uintptr(fd), "initramfs")
-	err = initramfs.Write(f, []initramfs.Entry{
-		{Name: "dev", Mode: fs.ModeDir | 0o755},
-		{Name: "dev/console", Mode: fs.ModeDevice | fs.ModeCharDevice | 0o600, Major: 5, Minor: 1},
-		{Name: "seki", Mode: 0o755, Data: self, Size: st.Size()},
-		{Name: bootFile, Mode: 0o600, Data: strings.NewReader(string(config)), Size: int64(len(config))},
-	})
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }

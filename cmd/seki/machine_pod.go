@@ -74,6 +74,7 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 		return fmt.Errorf("machine uml: %w", err)
 	}
 	mc.info = &info
+	mc.cache = kernel.Dirs(w.env)[0]
 	mc.exports = &exports{opened: map[string]*p9.Export{}, shared: map[string]bool{}}
 	defer func() {
 		if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -98,7 +99,11 @@ var features = map[string]func() error{
 			return err
 		}
 		defer self.Close()
-		return static(self)
+		e, err := elf.NewFile(self)
+		if err != nil {
+			return err
+		}
+		return static(e)
 	},
 	"arpspoof": func() error {
 		_, err := exec.LookPath("arpspoof")

@@ -290,6 +290,8 @@ func TestIntruder(t *testing.T) {
 		`{"secret":"` + wrong + `","kind":"hypercall"}` + "\n",
 		`{"secret":"` + known[:62] + `","kind":"hypercall"}` + "\n",
 		`{"secret":"` + known + `","kind":"control"}` + "\n", // the second
+		`{"kind":"control"}` + "\n",                          // it is told nothing
+		`{"kind":"hypercall"}` + "\n",
 		`{"secret":"` + known + `","kind":"stream","name":"x"}` + "\n",
 		`{"secret":"` + known + `","kind":"other"}` + "\n",
 		`{"secret":"` + known + `","kind":"hypercall","more":1}` + "\n",
@@ -310,8 +312,8 @@ func TestIntruder(t *testing.T) {
 	if hypercalls != 0 {
 		t.Errorf("%d hypercall connections without the secret", hypercalls)
 	}
-	if r.host.Refused() != 11 {
-		t.Errorf("Refused() = %d; want 11", r.host.Refused())
+	if r.host.Refused() != 13 {
+		t.Errorf("Refused() = %d; want 13", r.host.Refused())
 	}
 	if err := r.client.Hook(t.Context(), agent.HookCall{Event: json.RawMessage("{}")}); err != nil {
 		t.Errorf("the agent's own connection: %v", err)

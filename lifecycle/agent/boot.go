@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,33 +13,16 @@ import (
 // first. The file systems that the kernel itself offers are mounted, cgroups
 // given their controllers, and the root moved away from the initramfs: the
 // kernel lets nobody pivot off that one (pivot_root(2)).
-//
-// The files named by keep, below the root, are read and removed before the
-// initramfs is left: a secret among them is then in nobody's file system.
-func Boot(keep ...string) (map[string][]byte, error) {
-	kept := map[string][]byte{}
-	for _, name := range keep {
-		b, err := os.ReadFile(filepath.Join("/", name))
-		if err != nil {
-			return nil, err
-		}
-		kept[name] = b
-		if err := os.Remove(filepath.Join("/", name)); err != nil {
-			return nil, err
-		}
-	}
+func Boot() error {
 	if err := newRoot(); err != nil {
-		return nil, err
+		return err
 	}
 	for _, m := range kernelMounts {
 		if err := m.mount(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if err := enableControllers(); err != nil {
-		return nil, err
-	}
-	return kept, nil
+	return enableControllers()
 }
 
 // newRoot puts a file system in memory in the initramfs' place.

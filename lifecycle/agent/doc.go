@@ -32,6 +32,7 @@
 // is bounded, every message decoded strictly, names that the guest sends are
 // looked up and never followed as paths, and what the guest never answers ends
 // with the caller's context. A process of the guest that is not the agent may
-// open connections to the same listener: it does not know the secret, which
-// the agent was given at boot and never shows, and is cut off.
+// open connections to the same listener: it does not know the secret, and is cut
+// off. The secret is told, once, to whoever opens the control connection: that is
+// process 1, for the guest has no other until it is told to make one.
 package agent

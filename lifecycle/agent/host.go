@@ -15,7 +15,7 @@ import (
 
 // A HostConfig is what the host's end of a machine's conversation needs.
 type HostConfig struct {
-	// Secret is the one that the agent was given at boot.
+	// Secret is what the agent is told when it calls, and no one else.
 	Secret [SecretSize]byte
 	// Hypercall serves the hypercall connection until it ends, and closes it.
 	Hypercall func(net.Conn)
@@ -171,6 +171,9 @@ func (h *Host) dispatch(conn net.Conn, p preamble) error {
 	case kindControl:
 		if !h.once(&h.control) {
 			return errors.New("a second control connection")
+		}
+		if _, err := conn.Write([]byte(hex.EncodeToString(h.cfg.Secret[:]) + "\n")); err != nil {
+			return err
 		}
 		c := newClient(h, conn)
 		h.agent <- c // has room for one

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// SecretSize is the length of the secret handed over at boot, in bytes.
+// SecretSize is the length of the secret that the agent is told, in bytes.
 const SecretSize = 32
 
 // The kinds of connections.
@@ -31,9 +31,10 @@ const (
 )
 
 // A preamble is the first line of a connection. Name says which export or
-// stream it is for.
+// stream it is for. The control connection has no secret yet: its answer is the
+// secret, in hexadecimal on a line.
 type preamble struct {
-	Secret string `json:"secret"`
+	Secret string `json:"secret,omitempty"`
 	Kind   string `json:"kind"`
 	Name   string `json:"name,omitempty"`
 }
@@ -63,6 +64,9 @@ func readPreamble(conn net.Conn, secret [SecretSize]byte) (preamble, error) {
 	var p preamble
 	if err := decodeStrict(line, &p); err != nil {
 		return preamble{}, fmt.Errorf("preamble: %w", err)
+	}
+	if p.Kind == kindControl && p.Secret == "" {
+		return p, nil // there is one, and who is first gets it
 	}
 	given, err := hex.DecodeString(p.Secret)
 	if err != nil || subtle.ConstantTimeCompare(given, secret[:]) != 1 {

@@ -56,7 +56,7 @@ func newRig(t *testing.T, cfg agent.HostConfig) *rig {
 // connect starts the agent.
 func (r *rig) connect(t *testing.T, cfg agent.Config) {
 	t.Helper()
-	cfg.Dial, cfg.Secret = r.dial, secret
+	cfg.Dial = r.dial
 	if cfg.Setup == nil {
 		cfg.Setup = func(context.Context, agent.Setup) error { return nil }
 	}

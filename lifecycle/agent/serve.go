@@ -18,8 +18,6 @@ import (
 type Config struct {
 	// Dial connects to the host.
 	Dial func(context.Context) (net.Conn, error)
-	// Secret is the one handed over at boot.
-	Secret [SecretSize]byte
 	// Setup is told of the pod, once, when its exports are mounted.
 	Setup func(context.Context, Setup) error
 	// Attach gives a container its card, in its network namespace.
@@ -30,9 +28,10 @@ type Config struct {
 
 // An Agent makes containers for the host.
 type Agent struct {
-	cfg  Config
-	peer *peer
-	log  *slog.Logger
+	cfg    Config
+	secret [SecretSize]byte
+	peer   *peer
+	log    *slog.Logger
 
 	// mu guards the fields below.
 	mu         sync.Mutex
@@ -62,6 +61,14 @@ func Dial(ctx context.Context, cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	line, err := readLine(conn, 2*SecretSize+1)
+	if err == nil {
+		_, err = hex.Decode(a.secret[:], line)
+	}
+	if err != nil || len(line) != 2*SecretSize {
+		conn.Close()
+		return nil, fmt.Errorf("control connection: the host tells no secret: %w", err)
+	}
 	a.peer = newPeer(conn, maxFromHost, a.serve)
 	a.log = slog.New(&noteHandler{peer: a.peer})
 	return a, nil
@@ -73,7 +80,10 @@ func (a *Agent) open(ctx context.Context, kind, name string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s connection: %w", kind, err)
 	}
-	p := preamble{Secret: hex.EncodeToString(a.cfg.Secret[:]), Kind: kind, Name: name}
+	p := preamble{Kind: kind, Name: name}
+	if kind != kindControl {
+		p.Secret = hex.EncodeToString(a.secret[:])
+	}
 	if err := p.open(conn); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("%s connection: %w", kind, err)
@@ -85,6 +95,9 @@ func (a *Agent) open(ctx context.Context, kind, name string) (net.Conn, error) {
 func (a *Agent) Hypercalls(ctx context.Context) (net.Conn, error) {
 	return a.open(ctx, kindHypercall, "")
 }
+
+// Secret is what the host told, by which hypercalls are admitted as well.
+func (a *Agent) Secret() [SecretSize]byte { return a.secret }
 
 // Log is a logger whose lines the host gets.
 func (a *Agent) Log() *slog.Logger { return a.log }

@@ -57,6 +57,9 @@ func (l *launch) start(ctx context.Context, info *kernel.Info) (*Machine, error)
 	if err := l.libraries(info, spec.Files); err != nil {
 		return nil, err
 	}
+	if c.InitRDPath != "" {
+		spec.Shown = map[string]string{initrdPath: c.InitRDPath}
+	}
 	if c.InitRD != nil {
 		st, err := c.InitRD.Stat()
 		if err != nil {

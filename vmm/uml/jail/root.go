@@ -28,6 +28,10 @@ func (m *message) root() error {
 	if err != nil {
 		return err
 	}
+	shown, err := m.openShown()
+	if err != nil {
+		return err
+	}
 	top, err := tmpfs(rootSize, "0755", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	if err != nil {
 		return err
@@ -38,7 +42,7 @@ func (m *message) root() error {
 	if err := unix.Fchdir(top); err != nil {
 		return err
 	}
-	if err := m.populate(devices); err != nil {
+	if err := m.populate(devices, shown); err != nil {
 		return err
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {
@@ -78,8 +82,26 @@ func openDevices() (fds []int, err error) {
 	return fds, nil
 }
 
+// openShown clones the mounts of what is shown, read-only: the program may run
+// as the user whose files they are.
+func (m *message) openShown() (map[string]int, error) {
+	fds := map[string]int{}
+	for name, from := range m.Shown {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, from, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", from, err)
+		}
+		ro := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &ro); err != nil {
+			return nil, fmt.Errorf("%s: read-only: %w", from, err)
+		}
+		fds[name] = fd
+	}
+	return fds, nil
+}
+
 // populate makes what there is below the working directory.
-func (m *message) populate(devices []int) error {
+func (m *message) populate(devices []int, shown map[string]int) error {
 	for _, dir := range []string{"dev", "run"} {
 		if err := unix.Mkdir(dir, 0o755); err != nil {
 			return fmt.Errorf("mkdir %s: %w", dir, err)
@@ -103,6 +125,17 @@ func (m *message) populate(devices []int) error {
 	}
 	if err := move(run, unix.AT_FDCWD, "run"); err != nil {
 		return fmt.Errorf("attach /run: %w", err)
+	}
+	for name, mount := range shown {
+		at := strings.TrimPrefix(name, "/")
+		fd, err := unix.Open(at, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o444)
+		if err != nil {
+			return fmt.Errorf("create %s: %w", name, err)
+		}
+		unix.Close(fd)
+		if err := move(mount, unix.AT_FDCWD, at); err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
 	}
 	for name, fd := range m.Files {
 		if err := copyIn(name, fd); err != nil {

@@ -24,6 +24,10 @@ type Spec struct {
 	// /run can be removed, all others are read-only.
 	Files map[string]*os.File
 
+	// Shown are files of the host, by the path below /run that they are shown at,
+	// read-only and not copied.
+	Shown map[string]string
+
 	// Sockets are listened on, by the path they get below /run; the caller
 	// made them, unbound, and accepts on its own copies.
 	Sockets map[string]*os.File
@@ -48,6 +52,7 @@ type message struct {
 	Args, Env []string
 	Program   int
 	Files     map[string]int
+	Shown     map[string]string
 	Sockets   map[string]int
 	Cgroup    []int
 	Tmp       int64
@@ -142,7 +147,7 @@ func hint(err error) string {
 
 // encode numbers the files that the stage is handed.
 func (s *Spec) encode(files []*os.File) (string, []*os.File, error) {
-	m := message{Args: s.Args, Env: s.Env, Tmp: s.Tmp, Filter: s.Filter, Dry: s.dry, Files: map[string]int{}, Sockets: map[string]int{}}
+	m := message{Args: s.Args, Env: s.Env, Tmp: s.Tmp, Filter: s.Filter, Dry: s.dry, Shown: s.Shown, Files: map[string]int{}, Sockets: map[string]int{}}
 	add := func(f *os.File) int {
 		files = append(files, f)
 		return len(files) - 1
