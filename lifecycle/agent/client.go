@@ -160,6 +160,13 @@ func (k *Container) Stats() (s linux.Stats, err error) {
 	return s, k.client.quick(verbStats, target{k.name}, &s)
 }
 
+// Ignores reports whether it is known that the signal would have no effect on
+// the workload.
+func (k *Container) Ignores(sig syscall.Signal) bool {
+	var yes bool
+	return k.client.quick(verbIgnores, signal{k.process, sig}, &yes) == nil && yes
+}
+
 // Listens reports whether something in the container listens on a TCP port.
 func (k *Container) Listens(port uint16, loopback bool) (found bool, err error) {
 	return found, k.client.quick(verbListen, listen{k.name, port, loopback}, &found)

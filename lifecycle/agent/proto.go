@@ -17,6 +17,7 @@ const (
 	verbStart   = "start"   // container -> nothing
 	verbWait    = "wait"    // process -> linux.ExitStatus, when it has ended
 	verbSignal  = "signal"  // signal -> nothing
+	verbIgnores = "ignores" // signal -> bool: it is known that the signal would have no effect
 	verbKill    = "kill"    // container -> nothing
 	verbExec    = "exec"    // exec -> pid
 	verbResize  = "resize"  // resize -> nothing

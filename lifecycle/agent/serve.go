@@ -157,6 +157,14 @@ func (a *Agent) serve(ctx context.Context, verb string, body json.RawMessage) (a
 			}
 			return nil, t.signal(*s)
 		})
+	case verbIgnores:
+		return decoded(body, func(s *signal) (any, error) {
+			g, err := a.container(s.Container)
+			if err != nil {
+				return nil, err
+			}
+			return g.Ignores(s.Signal), nil
+		})
 	case verbResize:
 		return decoded(body, func(r *resize) (any, error) {
 			t, err := a.task(r.process)

@@ -23,6 +23,7 @@ type Container struct {
 	cgroup *cgroup
 	proc   *process
 	exec   execParams // what Exec needs to know of the container
+	first  bool       // the workload is process 1 of its pid namespace
 	joined uint64     // namespaces, as clone flags, that differ from the host's
 
 	// mu guards what follows.

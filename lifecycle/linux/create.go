@@ -52,7 +52,7 @@ func create(ctx context.Context, cfg Config, change func(*script)) (*Container, 
 	if r := cfg.linux().Resources; r != nil && r.Pids != nil && cg.missing("pids") {
 		cfg.Log.Warn("the number of processes is not limited: no pids controller", "container", cfg.ID, "below", cgroupRoot)
 	}
-	c := &Container{id: cfg.ID, log: cfg.Log, cgroup: cg}
+	c := &Container{id: cfg.ID, log: cfg.Log, cgroup: cg, first: cfg.firstOfPIDNamespace()}
 	if err := c.create(&cfg, change); err != nil {
 		return nil, errors.Join(fmt.Errorf("create container %s: %w", cfg.ID, err), c.Destroy())
 	}
