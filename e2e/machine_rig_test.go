@@ -314,18 +314,6 @@ func (s *inMachine) lies() (lies []string, err error) {
 	return lies, err
 }
 
-// reset makes the neighbour table true and complete.
-func (s *inMachine) reset() error {
-	words := []string{"reset"}
-	for a, m := range known {
-		if !s.has(a) {
-			words = append(words, a.String(), net.HardwareAddr(m[:]).String())
-		}
-	}
-	_, err := s.ask(words...)
-	return err
-}
-
 // marker is an honest datagram from s to to, unlike any other. It goes to all:
 // links on one card hand on what is sent to all later than what is for one, and
 // the marker must not overtake it.

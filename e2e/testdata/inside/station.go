@@ -44,7 +44,7 @@ func station([]string) error {
 	if err != nil {
 		return err
 	}
-	verbs := map[string]func([]string) error{"send": c.send, "until": c.until, "neigh": c.neighbours, "reset": c.reset, "trick": c.trick, "speak": speakTo, "sink": sink}
+	verbs := map[string]func([]string) error{"send": c.send, "until": c.until, "neigh": c.neighbours, "trick": c.trick, "speak": speakTo, "sink": sink}
 	in := bufio.NewScanner(os.Stdin)
 	in.Buffer(nil, 1<<20)
 	for in.Scan() {
@@ -115,32 +115,6 @@ func (c *card) neighbours([]string) error {
 		fmt.Println("route", r.Dst)
 	}
 	return errors.Join(err, rerr)
-}
-
-// reset makes the table what it is told: pairs of address and card.
-func (c *card) reset(pairs []string) error {
-	all, err := netlink.NeighList(c.link.Attrs().Index, unix.AF_UNSPEC)
-	if err != nil {
-		return err
-	}
-	for _, e := range all {
-		if e.State&unix.NUD_NOARP == 0 {
-			if err := netlink.NeighDel(&e); err != nil && !errors.Is(err, unix.ENOENT) {
-				return err
-			}
-		}
-	}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		mac, err := net.ParseMAC(pairs[i+1])
-		if err != nil {
-			return err
-		}
-		e := &netlink.Neigh{LinkIndex: c.link.Attrs().Index, State: unix.NUD_STALE, IP: net.ParseIP(pairs[i]), HardwareAddr: mac}
-		if err := netlink.NeighSet(e); err != nil {
-			return fmt.Errorf("neighbour %s: %w", pairs[i], err)
-		}
-	}
-	return nil
 }
 
 // sink takes the datagrams of a port, so that the kernel does not answer them.
