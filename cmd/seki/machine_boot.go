@@ -297,9 +297,11 @@ func (m *machine) close() error {
 	m.boot.Do(func() { m.err = errors.New("machine: closed") })
 	m.cancel()
 	var err error
-	if m.uml != nil {
-		ended := !m.uml.Running()
+	ended := m.uml != nil && !m.uml.Running()
+	if m.host != nil {
 		m.host.Close() // the guest has nothing more to say
+	}
+	if m.uml != nil {
 		if cerr := m.uml.Close(); cerr != nil {
 			err = cerr
 		}

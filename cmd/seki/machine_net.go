@@ -113,7 +113,10 @@ func (n *guestNetwork) Attach(ctx context.Context, name string, nic *bundle.NIC,
 		return err
 	}
 	n.last++
-	g, c := n.machine.nics[i], &card{sender: n.last, mode: n.pick(mode), closed: len(program) == 0}
+	if nic.Audit {
+		mode = lifecycle.Audit
+	}
+	g, c := n.machine.nics[i], &card{sender: n.last, mode: n.pick(mode), audit: nic.Audit, closed: len(program) == 0}
 	if c.closed {
 		program = nothing()
 	}
@@ -127,7 +130,7 @@ func (n *guestNetwork) Attach(ctx context.Context, name string, nic *bundle.NIC,
 	if err != nil {
 		return err
 	}
-	n.policy.admit(c.sender, name, mac)
+	n.policy.admit(c.sender, name, mac, nic.Audit)
 	err = n.machine.client.Attach(ctx, call)
 	if err == nil {
 		err = n.policy.attached(c.sender, program)
@@ -153,6 +156,15 @@ func (n *guestNetwork) remove(g *guestNIC, sender uint32) error {
 		err = nil // the guest never got so far, or has said so itself
 	}
 	return errors.Join(unplug(), err)
+}
+
+// SetMode changes between enforce and audit, on the host's own word.
+func (n *guestNetwork) SetMode(ctx context.Context, name, mode string) error {
+	err := n.network.SetMode(ctx, name, mode)
+	if err == nil {
+		n.policy.ownMode(name)
+	}
+	return err
 }
 
 // Detach removes the card.
@@ -185,6 +197,7 @@ type admitted struct {
 	name     string
 	mac      frame.MAC
 	attached bool
+	audit    bool      // whatever is loaded, until somebody sets a mode: nic(mode = "audit")
 	began    time.Time // of the last load
 	staged   map[[hypercall.HashSize]byte][]byte
 }
@@ -201,10 +214,21 @@ func newGuestPolicy(table *nicshadow.Table, forced string) *guestPolicy {
 
 var _ hypercall.Backend = (*guestPolicy)(nil)
 
-func (p *guestPolicy) admit(sender uint32, name string, mac frame.MAC) {
+func (p *guestPolicy) admit(sender uint32, name string, mac frame.MAC, audit bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cards[sender] = &admitted{name: name, mac: mac, staged: map[[hypercall.HashSize]byte][]byte{}}
+	p.cards[sender] = &admitted{name: name, mac: mac, audit: audit, staged: map[[hypercall.HashSize]byte][]byte{}}
+}
+
+// ownMode ends the audit that a card began in: a mode was set.
+func (p *guestPolicy) ownMode(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.cards {
+		if c.name == name {
+			c.audit = false
+		}
+	}
 }
 
 func (p *guestPolicy) forget(sender uint32) {
@@ -288,6 +312,11 @@ func (p *guestPolicy) Swap(sender uint32, hash [hypercall.HashSize]byte, m hyper
 	if err != nil {
 		return err
 	}
+	p.mu.Lock()
+	if c.audit {
+		m = hypercall.ModeAudit
+	}
+	p.mu.Unlock()
 	m = p.pick(m)
 	if err := p.backend.Swap(sender, hash, m); err != nil {
 		return err
@@ -310,6 +339,7 @@ func (p *guestPolicy) SetMode(sender uint32, m hypercall.Mode) error {
 	if err := p.backend.SetMode(sender, m); err != nil {
 		return err
 	}
+	p.ownMode(c.name)
 	p.changed(c, nil, m, time.Since(began))
 	return nil
 }

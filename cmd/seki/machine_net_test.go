@@ -66,7 +66,7 @@ func newRogue(t *testing.T, more string) *rogue {
 			t.Fatal(err)
 		}
 		n.port.Store(port)
-		r.policy.admit(uint32(i+1), n.name, c.Identity().MAC)
+		r.policy.admit(uint32(i+1), n.name, c.Identity().MAC, c.Spec.NIC.Audit)
 	}
 	secret := [hypercall.SecretSize]byte{7}
 	r.calls = hypercall.NewClient(hypercall.Direct(hypercall.NewServer(r.policy, secret, 0)))
@@ -181,9 +181,43 @@ func TestAttached(t *testing.T) {
 		t.Errorf("attached = %v", err)
 	}
 	r.policy.forget(2)
-	r.policy.admit(3, "c", frame.MAC{2, 0, 0, 0, 0, 0x0c})
+	r.policy.admit(3, "c", frame.MAC{2, 0, 0, 0, 0, 0x0c}, false)
 	if err := r.policy.attached(3, constant(t, rule.Forward)); err == nil {
 		t.Error("a card that was never registered was taken as attached")
+	}
+}
+
+// TestCardAudit: a card that the file only watches stays so, whatever the guest
+// loads, until somebody sets a mode.
+func TestCardAudit(t *testing.T) {
+	r := newRogue(t, "")
+	r.policy.cards[1].audit = true
+	mode := func() nicshadow.Mode {
+		st, err := r.table.Stats(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Mode
+	}
+	load := func() {
+		hash, err := r.calls.Load(1, constant(t, rule.Drop))
+		if err == nil {
+			err = r.calls.Swap(1, hash, hypercall.ModeEnforce)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	load()
+	if mode() != nicshadow.Audit {
+		t.Error("a load ended the audit")
+	}
+	if err := r.calls.SetMode(1, hypercall.ModeEnforce); err != nil || mode() != nicshadow.Enforce {
+		t.Errorf("SetMode: %v, mode %v", err, mode())
+	}
+	load()
+	if mode() != nicshadow.Enforce {
+		t.Error("the audit came back")
 	}
 }
 

@@ -122,7 +122,7 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 		err = m.share(n.sw, mtu)
 	}
 	if err != nil {
-		return errors.Join(err, n.Close())
+		return err
 	}
 	for i := range cfg.Containers {
 		for h := range cfg.Containers[i].Hooks { // of the same index as the container's callbacks
@@ -140,6 +140,9 @@ func (w *wire) nic(c *starlark.Container) (*guestNIC, error) {
 		return newGuestNIC(c.Spec.Name, c.Spec.NIC, nothingProgram())
 	}
 	mode := c.Policy.Mode()
+	if c.Spec.NIC.Audit {
+		mode = lifecycle.Audit
+	}
 	if w.mode != "" {
 		mode = w.mode
 	}

@@ -165,6 +165,9 @@ func (a *app) foreground(ctx context.Context, path string, o runOptions, reporte
 	}
 	if machine.Kind == bundle.MachineUML {
 		if err := w.machine(&cfg, pod, machine, o.source.params()); err != nil {
+			if cfg.Network != nil {
+				err = errors.Join(err, cfg.Network.Close())
+			}
 			return err
 		}
 	}
