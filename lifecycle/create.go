@@ -53,7 +53,12 @@ func (c *Container) create(ctx context.Context) error {
 	} else {
 		steps = append(steps, c.together(attach, prepare))
 	}
-	return c.take(ctx, steps...)
+	if err := c.take(ctx, steps...); err != nil {
+		return err
+	}
+	// Here, and not as a step of the two ends: events keep one order.
+	c.pod.journal.emit(Event{Type: EventPrepared, Container: c.name})
+	return nil
 }
 
 // setsNetwork reports whether a sysctl may be about the card, which must then
@@ -176,11 +181,7 @@ func (c *Container) stepPrepare(ctx context.Context) error {
 	if err := inst.Prepare(ctx); err != nil {
 		return err
 	}
-	if err := c.advance(VerbPrepare, Created); err != nil {
-		return err
-	}
-	c.pod.journal.emit(Event{Type: EventPrepared, Container: c.name})
-	return nil
+	return c.advance(VerbPrepare, Created)
 }
 
 func (c *Container) stepStart(ctx context.Context) error {
