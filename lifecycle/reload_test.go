@@ -13,7 +13,7 @@ import (
 
 func TestReloadPolicies(t *testing.T) {
 	r := newRig(t, "a", "b")
-	r.start()
+	p := r.start()
 	c := dial(t, r)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -60,11 +60,12 @@ func TestReloadPolicies(t *testing.T) {
 	if err := c.Kill(ctx); err != nil {
 		t.Errorf("Kill() = %v", err)
 	}
+	wait(t, p)
 }
 
 func TestCaptureRefused(t *testing.T) {
 	r := newRig(t, "a")
-	r.start()
+	p := r.start()
 	c := dial(t, r)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -74,4 +75,5 @@ func TestCaptureRefused(t *testing.T) {
 	if err := c.Kill(ctx); err != nil {
 		t.Errorf("Kill() = %v", err)
 	}
+	wait(t, p)
 }
