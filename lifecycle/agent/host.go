@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -177,8 +176,7 @@ func (h *Host) dispatch(conn net.Conn, p preamble) error {
 		}
 		c := newClient(h, conn)
 		h.agent <- c // has room for one
-		err := c.peer.run()
-		if err != nil && !errors.Is(err, syscall.ECONNRESET) { // a machine that died, which others tell
+		if err := c.peer.run(); err != nil {
 			h.cfg.Log.Warn("machine: control connection", "err", err)
 		}
 	case kindHypercall:

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 )
 
 // A message of the control connection, as JSON behind its length of 32 bits,
@@ -71,7 +72,9 @@ func newPeer(conn net.Conn, max uint32, serve handler) *peer {
 // fails with [ErrGone].
 func (p *peer) run() error {
 	err := p.read()
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+	// Reset is how a close reads when the other end had not read everything, and
+	// how a machine's death does, which others tell.
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
 		err = nil
 	}
 	gone := ErrGone
