@@ -19,20 +19,9 @@ func (a *app) machineListCommand() *cobra.Command {
 		Args:    args(0, 0, "no arguments"),
 	}
 	cmd.RunE = func(*cobra.Command, []string) error {
-		entries, err := a.pods()
-		if err != nil {
-			return err
-		}
-		report := psReport{Pods: []podReport{}}
-		for _, e := range entries {
-			if r := describe(e); e.Live && r.Machine != string(bundle.MachineHost) {
-				report.Pods = append(report.Pods, r)
-			}
-		}
-		if asJSON {
-			return a.printJSON(report)
-		}
-		return a.printPods(report)
+		return a.listPods(asJSON, func(e store.Entry, r podReport) bool {
+			return e.Live && r.Machine != string(bundle.MachineHost)
+		})
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

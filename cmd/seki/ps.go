@@ -43,24 +43,29 @@ func (a *app) psCommand() *cobra.Command {
 		Args:    args(0, 0, "no arguments"),
 	}
 	cmd.RunE = func(*cobra.Command, []string) error {
-		entries, err := a.pods()
-		if err != nil {
-			return err
-		}
-		report := psReport{Pods: []podReport{}}
-		for _, e := range entries {
-			if all || e.Live {
-				report.Pods = append(report.Pods, describe(e))
-			}
-		}
-		if asJSON {
-			return a.printJSON(report)
-		}
-		return a.printPods(report)
+		return a.listPods(asJSON, func(e store.Entry, _ podReport) bool { return all || e.Live })
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "pods that have ended, too")
 	return cmd
+}
+
+// listPods prints the pods that show keeps.
+func (a *app) listPods(asJSON bool, show func(store.Entry, podReport) bool) error {
+	entries, err := a.pods()
+	if err != nil {
+		return err
+	}
+	report := psReport{Pods: []podReport{}}
+	for _, e := range entries {
+		if r := describe(e); show(e, r) {
+			report.Pods = append(report.Pods, r)
+		}
+	}
+	if asJSON {
+		return a.printJSON(report)
+	}
+	return a.printPods(report)
 }
 
 func describe(e store.Entry) podReport {

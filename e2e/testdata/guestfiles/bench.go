@@ -15,15 +15,11 @@ func rate(n int64, took time.Duration) string {
 	return fmt.Sprintf("%.0f MB/s", float64(n)/1e6/took.Seconds())
 }
 
-func readAll(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	begin, b, total := time.Now(), make([]byte, 1<<20), int64(0)
+// drain is the rate at which 64 MiB, no more and no less, come out of r.
+func drain(r io.Reader, b []byte) (string, error) {
+	begin, total := time.Now(), int64(0)
 	for {
-		n, err := f.Read(b)
+		n, err := r.Read(b)
 		total += int64(n)
 		if err == io.EOF {
 			break
@@ -35,6 +31,15 @@ func readAll(path string) (string, error) {
 		return "", fmt.Errorf("%d bytes", total)
 	}
 	return rate(total, time.Since(begin)), nil
+}
+
+func readAll(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return drain(f, make([]byte, 1<<20))
 }
 
 func writeAll() (string, error) {
@@ -109,20 +114,7 @@ func source() (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	begin, b, total := time.Now(), make([]byte, 256<<10), int64(0)
-	for {
-		n, err := f.Read(b)
-		total += int64(n)
-		if err == io.EOF {
-			break
-		} else if err != nil {
-			return "", err
-		}
-	}
-	if total != 64<<20 {
-		return "", fmt.Errorf("%d bytes", total)
-	}
-	return rate(total, time.Since(begin)), nil
+	return drain(f, make([]byte, 256<<10))
 }
 
 // accept echoes what the host sends until it sends no more.
