@@ -18,7 +18,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export CGO_ENABLED := 0
 
-.PHONY: help demo demo-uml test bench lint build kernel install clean
+.PHONY: help demo demo-uml test test-kvm bench lint build kernel install clean
 
 help: ## this list
 	@echo 'usage: make TARGET'
@@ -37,7 +37,13 @@ demo-uml: build kernel ## the same on a kernel of its own, as an ordinary user
 test: build ## everything: vet, unit and root tests, fuzzing, the race detector
 	@scripts/deps test
 	@$(MAKE) --no-print-directory kernel || echo 'no kernel for machine uml: its tests are skipped' >&2
+	@scripts/guest-kernels || echo 'no Linux to boot on kvm: its tests are skipped' >&2
 	@FUZZTIME=$(FUZZTIME) GO=$(GO) scripts/test
+
+test-kvm: build ## what needs a Linux guest on KVM, in QEMU where this machine has no such KVM
+	@scripts/deps test-kvm
+	@scripts/guest-kernels
+	@$(GO) test -count=1 -v ./e2e/nested
 
 bench: build ## each benchmark beside its peer, in one run; fails if a bar is missed
 	@scripts/deps bench
