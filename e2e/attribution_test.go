@@ -263,9 +263,11 @@ func attribution(t *testing.T, mode string) {
 	if s := m.Console(); !strings.Contains(s, "done") || strings.Contains(s, "failed:") {
 		t.Errorf("console:\n%s", s)
 	}
-	least := tenants * datagrams
+	// What the guest itself loses never comes to the card, and nothing is said of
+	// whose it was: a neighbour that is asked for anew, a full backlog.
+	least := tenants * datagrams * 99 / 100
 	if mode == "bridge" {
-		least = least * 8 / 10 // the guest drops what its backlog has no room for
+		least = tenants * datagrams * 8 / 10
 	}
 	c.report(t, table, took, least)
 	if want := tenants * datagrams * 9 / 10; mode == "macvlan" && c.running.process < want {

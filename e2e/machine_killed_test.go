@@ -112,12 +112,13 @@ container(name = "a", rootfs = host_root(), args = ["/t/inside", "tick"], mounts
 			}
 			ended := make(chan error, 1)
 			go func() { ended <- cmd.Wait() }()
-			if !within(20*time.Second, func() bool { out, _, _ := r.seki("ps"); return strings.Count(out, "running") > 0 }) {
-				t.Fatalf("the pod does not run: %s", errs.String())
-			}
-			tree := below(cmd.Process.Pid)
-			if len(traced(tree)) != 2 {
-				t.Fatalf("processes: %v", tree)
+			// The pod is "running" in `seki ps` as soon as it has a supervisor.
+			var tree []process
+			if !within(20*time.Second, func() bool {
+				tree = below(cmd.Process.Pid)
+				return r.status("pod", "a") == "running" && len(traced(tree)) == 2
+			}) {
+				t.Fatalf("the pod does not run: processes %v, %s", tree, errs.String())
 			}
 			own := map[string]bool{}
 			for _, dir := range cgroupsOf(os.Getpid()) {

@@ -169,17 +169,40 @@ func (r *rig) start(pod, source string, flags ...string) {
 	r.must(append(append([]string{"run", "-d", "-q"}, flags...), r.write(pod+".star", source))...)
 }
 
-// pods are those that seki knows.
-func (r *rig) pods() (names []string) {
+// A listed pod is what `seki ps` says of it.
+type listed struct {
+	Name       string
+	Containers []struct{ Name, Status string }
+}
+
+// ps are the pods that seki knows.
+func (r *rig) ps() []listed {
 	out, _, code := r.seki("ps", "-a", "--json")
-	var report struct{ Pods []struct{ Name string } }
+	var report struct{ Pods []listed }
 	if code != 0 || json.Unmarshal([]byte(out), &report) != nil {
 		return nil // it never ran, or the check of what is left tells
 	}
-	for _, p := range report.Pods {
+	return report.Pods
+}
+
+// pods are their names.
+func (r *rig) pods() (names []string) {
+	for _, p := range r.ps() {
 		names = append(names, p.Name)
 	}
 	return names
+}
+
+// status is a container's, "" of one that seki does not know.
+func (r *rig) status(pod, container string) string {
+	for _, p := range r.ps() {
+		for _, c := range p.Containers {
+			if p.Name == pod && c.Name == container {
+				return c.Status
+			}
+		}
+	}
+	return ""
 }
 
 // figures are what `seki stats --json` says of a container's card.
