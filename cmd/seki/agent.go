@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"runtime/debug"
 	"sync"
 
-	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
 
 	"sekimori/lifecycle/agent"
@@ -34,7 +32,7 @@ func isAgent(args []string) bool { return os.Getpid() == 1 && len(args) > 1 && a
 
 // runAgent is the life of a guest. It never returns: process 1 must not.
 func runAgent() {
-	err := serveGuest(context.Background())
+	err := serveGuest(context.Background(), os.Args[2:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "seki agent:", err)
 	}
@@ -43,8 +41,9 @@ func runAgent() {
 	os.Exit(exitFailed) // where there is no power to turn off, the kernel panics
 }
 
-// serveGuest makes the guest ready and serves the host until it hangs up.
-func serveGuest(ctx context.Context) error {
+// serveGuest makes the guest ready and serves the host until it hangs up. The
+// arguments say how the host is reached, see [dialer].
+func serveGuest(ctx context.Context, args []string) error {
 	// A guest has little memory, and the agent's own is a few megabytes: it is
 	// better collected early than taken from the containers.
 	debug.SetGCPercent(50)
@@ -55,11 +54,12 @@ func serveGuest(ctx context.Context) error {
 	if err := tap.SetLoopbackUp(); err != nil {
 		return fmt.Errorf("boot: set lo up: %w", err)
 	}
-	g := &guestAgent{senders: map[string]guestCard{}}
-	cfg := agent.Config{
-		Dial:  func(context.Context) (net.Conn, error) { return vsock.Dial(vsock.Host, agentPort, nil) },
-		Setup: g.setup, Attach: g.attach, Hook: g.hook,
+	dial, err := dialer(args)
+	if err != nil {
+		return fmt.Errorf("boot: %w", err)
 	}
+	g := &guestAgent{senders: map[string]guestCard{}}
+	cfg := agent.Config{Dial: dial, Setup: g.setup, Attach: g.attach, Hook: g.hook}
 	if g.agent, err = agent.Dial(ctx, cfg); err != nil {
 		return err
 	}

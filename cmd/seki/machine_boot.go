@@ -27,19 +27,6 @@ import (
 	"sekimori/vmm/virtio"
 )
 
-// agentPort is the vsock port of the host that a guest's agent calls.
-const agentPort = 1024
-
-// guestCID is the guest's address on its vsock device, which is its own.
-const guestCID = 3
-
-// A container has three streams, and so does each exec; 2 * vsockConns *
-// vsockBuffer bounds what a guest can make the host hold, 256 MiB.
-const (
-	vsockBuffer = 128 << 10
-	vsockConns  = 1024
-)
-
 // bootTimeout is how long a guest may take from its start to the agent's call.
 const bootTimeout = 30 * time.Second
 
@@ -50,7 +37,7 @@ type machine struct {
 	secret [agent.SecretSize]byte
 	nics   []*guestNIC
 	shared *sharedNIC // the card of all of them; nil if each has its own
-	vsock  *virtio.Vsock
+	agent  channel
 	files  *p9.Server
 	boot   sync.Once
 	ctx    context.Context // of what serves the guest; ends with close
@@ -70,16 +57,17 @@ type machine struct {
 
 // A machineConfig is what a machine is made of.
 type machineConfig struct {
-	kernel  string
-	lpj     uint64
-	info    *kernel.Info // what the kernel says of itself, if that is known
-	memory  int64
-	cache   string // directory to keep what is made once in
-	cpus    float64
-	pod     string
-	file    json.RawMessage // for the agent, to run callbacks; null for none
-	exports *exports
-	specs   map[string]guestSpec // by container
+	kernel    string
+	lpj       uint64
+	info      *kernel.Info // what the kernel says of itself, if that is known
+	memory    int64
+	transport string // one of transports, "" for the first
+	cache     string // directory to keep what is made once in
+	cpus      float64
+	pod       string
+	file      json.RawMessage // for the agent, to run callbacks; null for none
+	exports   *exports
+	specs     map[string]guestSpec // by container
 }
 
 // newMachine makes the host's end of a machine that is not started.
@@ -95,7 +83,7 @@ func newMachine(cfg machineConfig, nics []*guestNIC, policy *guestPolicy, log *s
 	if m.files, err = p9.NewServer(p9.Config{Exports: all, MaxConns: len(all) + 1, Log: log}); err != nil {
 		return nil, err
 	}
-	m.vsock, err = virtio.NewVsock(virtio.VsockConfig{CID: guestCID, Buffer: vsockBuffer, MaxConns: vsockConns})
+	m.agent, err = newChannel(cfg.transport, log)
 	return m, err
 }
 
@@ -151,7 +139,7 @@ func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err err
 	if initrd != nil {
 		defer initrd.Close()
 	}
-	l, err := m.vsock.Listen(agentPort)
+	l, err := m.agent.listen(ctx)
 	if err != nil {
 		return fmt.Errorf("machine: %w", err)
 	}
@@ -162,7 +150,7 @@ func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err err
 	}
 	cfg := uml.Config{
 		Kernel: m.cfg.kernel, Info: m.cfg.info, LPJ: m.cfg.lpj, Memory: m.cfg.memory, InitRD: initrd, InitRDPath: path, Init: "/seki",
-		Devices: []uml.Device{{ID: int(m.vsock.Type())}}, Append: []string{"--", "agent"},
+		Devices: []uml.Device{{ID: int(m.agent.device().Type())}}, Append: append([]string{"--", "agent"}, m.agent.args()...),
 		UID: int(c.IDBase), GID: int(c.IDBase), Console: m.console, Cgroup: group, CPUs: m.cfg.cpus,
 	}
 	for range m.cards() {
@@ -234,7 +222,7 @@ func (m *machine) lastWords() string {
 // serve serves the devices, each on a goroutine that ends with the machine. The
 // kernel sets them up one after the other.
 func (m *machine) serve() {
-	devices := append([]virtio.Device{m.vsock}, m.cards()...)
+	devices := append([]virtio.Device{m.agent.device()}, m.cards()...)
 	for i, d := range devices {
 		v := vhostuser.Config{Device: d, MaxMemory: uint64(m.cfg.memory) + 64<<20, Log: m.log}
 		if d == virtio.Device(m.shared) {
@@ -313,5 +301,5 @@ func (m *machine) close() error {
 	if m.console != nil {
 		m.console.Close()
 	}
-	return errors.Join(err, m.vsock.Close(), m.cfg.exports.close())
+	return errors.Join(err, m.agent.close(), m.cfg.exports.close())
 }

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"sekimori/lifecycle"
 	"sekimori/lifecycle/agent/p9"
@@ -50,6 +53,8 @@ func (a *app) choose(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
 		return m, &codeError{exitFailed, errors.New("machine kvm: not in this build of seki (seki doctor)")}
 	case m.Kind == bundle.MachineHost && m.Kernel != "":
 		return m, usage("--kernel: machine host runs on the host's own\n    --machine uml")
+	case m.Kind == bundle.MachineHost && o.agent == overTCP:
+		return m, usage("--agent: machine host has none\n    --machine uml")
 	case m.Kind == bundle.MachineUML && m.CPUs > 0 && os.Geteuid() != 0:
 		return m, fmt.Errorf("%s: machine(cpu): needs root: a cgroup bounds it", pod.Path)
 	case m.Kind == bundle.MachineUML && pod.Uplink != nil && os.Geteuid() != 0:
@@ -60,8 +65,8 @@ func (a *app) choose(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
 
 // machine makes the configuration of a pod in a machine of its own kernel out
 // of that of the same pod on the host.
-func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Machine, params map[string]string) (err error) {
-	mc := machineConfig{kernel: spec.Kernel, memory: spec.Memory &^ 4095, cpus: spec.CPUs, pod: p.Name, specs: map[string]guestSpec{}}
+func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Machine, o runOptions) (err error) {
+	mc := machineConfig{kernel: spec.Kernel, transport: o.agent, memory: spec.Memory &^ 4095, cpus: spec.CPUs, pod: p.Name, specs: map[string]guestSpec{}}
 	if mc.kernel == "" {
 		k, err := kernel.Find(kernel.Dirs(w.env)...)
 		if err != nil {
@@ -87,6 +92,9 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 		if mc.specs[c.Spec.Name], err = mc.exports.export(i, c.Spec); err != nil {
 			return err
 		}
+		if o.agent == overTCP && !ownNetwork(c.Spec) {
+			return fmt.Errorf("container %q: shares the guest's own network, where the agent speaks TCP: it would hear the agent's secret\n    give it a network namespace, or --agent vsock", c.Spec.Name)
+		}
 		callbacks = callbacks || len(c.Callbacks) > 0
 		if c.Spec.NIC == nil {
 			continue
@@ -104,7 +112,7 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 		}
 	}
 	if callbacks {
-		file := guestPod{Path: filepath.Join(p.Root(), filepath.Base(p.Path)), Params: params, Sources: p.Sources(), Digest: p.Digest}
+		file := guestPod{Path: filepath.Join(p.Root(), filepath.Base(p.Path)), Params: o.source.params(), Sources: p.Sources(), Digest: p.Digest}
 		if mc.file, err = json.Marshal(file); err != nil {
 			return err
 		}
@@ -132,6 +140,13 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 	cfg.Machine = string(bundle.MachineUML)
 	cfg.Network, cfg.Runtime = &guestNetwork{n, m, policy}, lifecycle.Guest(m)
 	return nil
+}
+
+// ownNetwork says that the container's network namespace is no other's.
+func ownNetwork(s *bundle.Spec) bool {
+	return s.OCI.Linux != nil && slices.ContainsFunc(s.OCI.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
+		return n.Type == specs.NetworkNamespace && n.Path == ""
+	})
 }
 
 // nic makes the card of a container, with its envelope.

@@ -26,6 +26,7 @@ type runOptions struct {
 	pcap    string
 	machine string // "" for what the file says
 	kernel  string
+	agent   string // transport to a guest's agent
 	bundle  string // OCI bundle in place of a file
 	quiet   bool
 	record  string // directory
@@ -64,6 +65,8 @@ it, too.`,
 	f.StringVar(&o.record, "record", "", "keep frames, verdicts and callbacks in this directory, for seki test --replay")
 	f.StringVar(&o.machine, "machine", "", "kernel that the containers run on: host, uml (User-Mode Linux) or auto (default: what the file says, else auto)")
 	f.StringVar(&o.kernel, "kernel", "", "image of the guest's kernel (default: seki machine kernel path)")
+	f.StringVar(&o.agent, "agent", overVsock, "how the guest's agent speaks with seki: vsock, or tcp on a card and a network of its own")
+	oneOf(cmd, "agent", transports...)
 	f.StringVar(&o.bundle, "bundle", "", "run the OCI bundle in this directory: config.json and a root file system")
 	oneOf(cmd, "machine", machineKinds...)
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "do not report drops on standard error")
@@ -75,6 +78,9 @@ var machineKinds = []string{"auto", "host", "uml", "kvm"}
 func (o *runOptions) check() error {
 	if o.machine != "" && !slices.Contains(machineKinds, o.machine) {
 		return usage("--machine %q: want auto, host, uml or kvm%s", o.machine, meant(o.machine, machineKinds))
+	}
+	if !slices.Contains(transports, o.agent) {
+		return usage("--agent %q: want vsock or tcp%s", o.agent, meant(o.agent, transports))
 	}
 	if o.name != "" && !store.ValidName(o.name) {
 		return usage("--name %q: want %s", o.name, store.NameRule)
@@ -164,7 +170,7 @@ func (a *app) foreground(ctx context.Context, path string, o runOptions, reporte
 		return err
 	}
 	if machine.Kind == bundle.MachineUML {
-		if err := w.machine(&cfg, pod, machine, o.source.params()); err != nil {
+		if err := w.machine(&cfg, pod, machine, o); err != nil {
 			if cfg.Network != nil {
 				err = errors.Join(err, cfg.Network.Close())
 			}

@@ -14,15 +14,17 @@ import (
 )
 
 // Adopt makes a card of the machine, found by its address (cfg.MAC) in the
-// caller's network namespace, that of the namespace netns: it is moved there,
-// named, configured and set up, and lo with it. A guest's cards are so given to
-// its containers; when netns ends, the kernel takes the card back.
+// caller's network namespace, that of the namespace netns (nil: it stays): it is
+// moved there, named, configured and set up, and lo with it. A guest's cards are
+// so given to its containers; when netns ends, the kernel takes the card back.
 func Adopt(netns *os.File, cfg Config) error {
 	if cfg.MTU == 0 {
 		cfg.MTU = 1500
 	}
-	if err := move(netns, cfg); err != nil {
-		return fmt.Errorf("card %v: %w", cfg.MAC, err)
+	if netns != nil {
+		if err := move(netns, cfg); err != nil {
+			return fmt.Errorf("card %v: %w", cfg.MAC, err)
+		}
 	}
 	if err := In(netns, func() error { return settle(cfg) }); err != nil {
 		return fmt.Errorf("card %v: %w", cfg.MAC, err)
