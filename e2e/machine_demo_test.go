@@ -43,10 +43,22 @@ func TestMachineDemo(t *testing.T) {
 	if !within(10*time.Second, sees(card("mallory"))) {
 		t.Error("watched only, arpspoof is not believed")
 	}
+	// While it is only watched, alice's entry may change from one to the other.
+	if !within(30*time.Second, func() bool { return r.stats("demo")["mallory"].Mode == "enforce" }) {
+		t.Fatal("the callback does not enforce the policy")
+	}
 	if !within(20*time.Second, sees(card("bob"))) {
 		t.Error("enforced, alice does not find back to bob")
 	}
-	if st := r.stats("demo")["mallory"]; st.Mode != "enforce" || st.WouldDrop == 0 || st.reasons()["predicate allow_arp"] == 0 {
+	forgeries := func() uint64 { return r.stats("demo")["mallory"].reasons()["predicate allow_arp"] }
+	before := forgeries()
+	if !within(10*time.Second, func() bool { return forgeries() > before }) {
+		t.Fatal("no forgery drops")
+	}
+	if sees(card("mallory"))() {
+		t.Error("enforced, arpspoof is believed again")
+	}
+	if st := r.stats("demo")["mallory"]; st.WouldDrop == 0 || forgeries() == 0 {
 		t.Errorf("mallory: %+v", st)
 	}
 	cmd.Process.Signal(unix.SIGINT)
