@@ -65,13 +65,23 @@ func Compile(p *rule.Program) (*Code, error) {
 		if n, pc := c.deepest(); n > maxBranches {
 			return nil, &Unsupported{pc, u.Insns[pc].Op, fmt.Sprintf("more than %d conditional jumps on the way to it, which the kernel's verifier does not follow", maxBranches)}
 		}
-		code := &Code{insns: c.insns, maps: c.maps, uses: c.uses, buckets: c.buckets}
-		if c.need.rates {
-			code.limits = len(u.Limits)
-		}
-		return code, nil
+		return c.code(), nil
 	}
 	return nil, errFar // not reached: with far, no conditional jump is long
+}
+
+// code is what was written.
+func (c *compiler) code() *Code {
+	code := &Code{insns: c.insns, maps: c.maps, uses: c.uses, buckets: c.buckets}
+	if c.need.rates {
+		code.limits = len(c.u.Limits)
+	}
+	if c.byAddress {
+		for i, name := range c.names {
+			c.insns[i] = named(c.insns[i], name)
+		}
+	}
+	return code
 }
 
 func (c *compiler) program() {

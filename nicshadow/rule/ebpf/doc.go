@@ -19,6 +19,13 @@
 //
 // It returns the deciding pc << 2 | verdict, or 3 where it had no such packet.
 //
+// # The parser
+//
+// The strict parser of package frame is written a second time, for the frames
+// of a card that no program of ours reads: the same reason for what it refuses,
+// the same key of what it accepts ([Parser]). Its loops over options are walks
+// that bpf_loop makes, of which the verifier looks at one turn.
+//
 // # Tables
 //
 // A table of up to eight entries becomes comparisons. A larger one becomes a

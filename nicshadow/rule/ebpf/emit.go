@@ -21,6 +21,10 @@ type emitter struct {
 	// written as the opposite jump over one that reaches any.
 	far bool
 	now int // rule instruction being written
+	// names are those of functions, by their first instruction. They are
+	// needed where one is called by its address.
+	names     map[int]string
+	byAddress bool
 }
 
 var errFar = errors.New("a conditional jump does not reach")
@@ -119,7 +123,7 @@ func (e *emitter) resolve() error {
 		}
 		in, off := &e.insns[i], slot[e.at[e.to[i]]]-slot[i]-1
 		switch {
-		case in.IsFunctionCall():
+		case in.IsFunctionReference():
 			in.Constant = int64(off)
 		case off <= math.MaxInt16:
 			in.Offset = int16(off)

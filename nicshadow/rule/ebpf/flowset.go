@@ -122,7 +122,7 @@ func (c *compiler) unlessWay(i int, l label) {
 func (c *compiler) writeSeen() {
 	const scratch, set, at = asm.R6, asm.R7, asm.R8
 	none, found := c.newLabel(), c.newLabel()
-	c.place(c.seen)
+	c.function(c.seen, "seen")
 	c.add(asm.Mov.Reg(scratch, asm.R1), asm.Mov.Imm(at, 0))
 	c.set(none)
 	c.add(asm.Mov.Reg(set, asm.R0))
@@ -150,7 +150,7 @@ func (c *compiler) writeNote() {
 	const scratch, set, oldest, way = asm.R6, asm.R7, asm.R8, asm.R9
 	const last, other = asm.R1, asm.R2
 	none, found := c.newLabel(), c.newLabel()
-	c.place(c.note)
+	c.function(c.note, "note")
 	c.add(asm.Mov.Reg(scratch, asm.R1), asm.LoadMem(asm.R0, scratch, scratchRoles, asm.DWord), asm.And.Imm(asm.R0, roleAsk))
 	c.ifImm(asm.R0, asm.JEq, 0, none)
 	c.set(none)

@@ -46,7 +46,7 @@ func (c *compiler) writeHolds() {
 	const high, low, now, lease = asm.R6, asm.R7, asm.R8, asm.R9
 	const result = high
 	none, hit, done := c.newLabel(), c.newLabel(), c.newLabel()
-	c.place(c.holds)
+	c.function(c.holds, "holds")
 	c.add(asm.Mov.Reg(high, asm.R1), asm.Mov.Reg(low, asm.R2), asm.Mov.Reg(now, asm.R3))
 	c.find1(c.lease, 0, none)
 	c.add(asm.Mov.Reg(lease, asm.R0))
@@ -97,7 +97,7 @@ var talks = [2]talk{
 // as there.
 func (c *compiler) writeTalk() {
 	done := c.newLabel()
-	c.place(c.talk)
+	c.function(c.talk, "talk")
 	c.add(asm.Mov.Reg(regScratch, asm.R1), asm.Mov.Reg(regKey, asm.R2))
 	for version := range talks {
 		other := c.newLabel()

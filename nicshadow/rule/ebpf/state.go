@@ -85,7 +85,7 @@ func (c *compiler) rate(limit uint32, no label) {
 func (c *compiler) writeTake() {
 	const bucket, now, period, slack, result = asm.R6, asm.R7, asm.R8, asm.R9, asm.R9
 	const tat, next = asm.R1, asm.R2
-	c.place(c.take)
+	c.function(c.take, "take")
 	c.add(asm.Mov.Reg(bucket, asm.R1), asm.Mov.Reg(now, asm.R2), asm.Mov.Reg(period, asm.R3), asm.Mov.Reg(slack, asm.R4))
 	c.lock(bucket)
 	has, early, late, done := c.newLabel(), c.newLabel(), c.newLabel(), c.newLabel()
