@@ -119,7 +119,7 @@ func (c *sharedCard) Transmit(b []byte, head uint16) {
 // current holds the task that runs against what a datagram says of who wrote
 // it. Out of process context it may be any.
 func (c *sharedCard) current(b []byte) {
-	task, err := c.guest.Running(&introspect.Registers{})
+	task, err := c.guest.Running()
 	if err != nil {
 		c.t.Errorf("Running: %v", err)
 		return

@@ -30,7 +30,7 @@ func UMLCurrent(cpuTasks uint64) Current { return Current{how: howUML, addr: cpu
 
 // PerCPUCurrent is that of x86: a word behind the base of the CPU's data, which
 // GS holds. perCPU is where the data is linked to, symbol __per_cpu_start: 0
-// before v6.15, and where the symbol is not known.
+// before v6.15.
 func PerCPUCurrent(perCPU uint64) Current { return Current{how: howPerCPU, addr: perCPU} }
 
 // StackCurrent is that of kernels before v4.9: thread_info lies at the base of
@@ -39,6 +39,7 @@ func StackCurrent(stackSize uint64) Current { return Current{how: howStack, size
 
 // Registers are those of a vCPU that stands still. User-Mode Linux needs none.
 type Registers struct {
+	CR3, CR4     uint64 // whose page tables are in force, and how deep they are
 	GSBase       uint64 // of segment register GS
 	KernelGSBase uint64 // MSR_KERNEL_GS_BASE
 	RSP          uint64
@@ -55,18 +56,39 @@ const tssSP0 = 4
 
 // no allocation, no lock, no log below this line
 
+// Enter takes the registers of the vCPU as it left its guest: all questions are
+// about where it stands until the next Enter. A guest of User-Mode Linux is asked
+// without.
+func (g *Guest) Enter(r *Registers) {
+	g.regs, g.stands, g.known = *r, true, false
+	if g.paged != nil {
+		g.paged.Enter(r.CR3, r.CR4, false)
+		g.settled = !r.User || r.CR3&cr3User == 0
+	}
+}
+
 // Running reads the task that the CPU runs, and what the CPU does on its back.
-func (g *Guest) Running(r *Registers) (Task, error) {
-	g.ask.regs = *r
+// The frames of one exit share an answer: the task cannot change while its CPU
+// stands still. Beyond that nothing is kept. An address may be another's after a
+// microsecond (a task's, a namespace's that was freed), so that a proof that an
+// old answer still holds would have to read all that the answer was read from.
+func (g *Guest) Running() (Task, error) {
+	if g.known {
+		return g.task, nil
+	}
 	if err := g.mem.Look(g.look.running); err != nil {
 		return Task{}, err
 	}
-	return g.ask.task, nil
+	g.task, g.known = g.ask.task, g.stands
+	return g.task, nil
 }
 
 func (g *Guest) askRunning() error {
+	if err := g.settle(); err != nil {
+		return err
+	}
 	t := &g.ask.task
-	at, base, err := g.running(&g.ask.regs)
+	at, base, err := g.running(&g.regs)
 	if err != nil {
 		return err
 	}
@@ -92,22 +114,38 @@ func (g *Guest) running(r *Registers) (task, base uint64, err error) {
 		if g.layout.PerCPU.Current == layout.None {
 			return 0, 0, ErrNoCurrent
 		}
-		base += g.current.addr
+		if g.current.addr != 0 {
+			if err := g.find(); err != nil {
+				return 0, 0, err
+			}
+			base += g.current.addr + g.slide
+		}
 		task, err = g.pointer(base + uint64(g.layout.PerCPU.Current))
 		return task, base, err
 	case howStack:
-		top := r.RSP
-		if r.User {
-			if top, err = g.pointer(r.TaskState + tssSP0); err != nil {
-				return 0, 0, err
-			}
-			top-- // sp0 is the end of the stack
+		if base, err = g.stack(r); err != nil {
+			return 0, 0, err
 		}
-		base = top &^ (g.current.size - 1)
 		task, err = g.pointer(base + uint64(g.layout.Task.ThreadInfoTask))
 		return task, base, err
 	}
 	return 0, 0, ErrNoCurrent
+}
+
+// stack is where the stack of the running task begins. RSP leads there, but from
+// ring 3 and from the stack of an interrupt. The end of the task's is where the
+// next interrupt from ring 3 would begin, and so it is what the processor knows;
+// a machine without it is one that is not running.
+func (g *Guest) stack(r *Registers) (uint64, error) {
+	mask := g.current.size - 1
+	if r.TaskState == 0 {
+		if r.User {
+			return 0, ErrNoCurrent
+		}
+		return r.RSP &^ mask, nil
+	}
+	end, err := g.pointer(r.TaskState + tssSP0)
+	return (end - 1) &^ mask, err
 }
 
 // context reads the count that says whether the CPU works for its task.

@@ -10,6 +10,15 @@
 //	queue, err := guest.Queue(introspect.Ring{MAC: mac, Desc: q.Desc(), Count: 256})
 //	owner := queue.Owner(head, len(frame))                        // for each frame, before the kick is answered
 //
+// A virtual machine on x86-64 is read through its page tables, from the registers
+// of the vCPU that kicked; each vCPU has a Guest of its own:
+//
+//	kernel, err := introspect.ReadX86(vmlinux, modules...)
+//	guest, err := kernel.Guest(ram, members)
+//	guest.Enter(&introspect.Registers{CR3: …, GSBase: …})         // at each exit
+//	owner := queue.Owner(head, len(frame))
+//	task, err := guest.Running()
+//
 // A [Guest] reads structs of the kernel through a [Memory], at the offsets of a
 // layout.Layout. A [Queue] follows a frame from its descriptor to the socket
 // that it was written into: [Queue.Owner]. That is the proof of who sent it.
@@ -30,8 +39,9 @@
 //     be mapped, by the [Memory], before a byte behind it is used. What is read
 //     is read once. Every loop has a bound.
 //
-//   - Nothing is kept about an address but where the queue's state lies, and
-//     that is held against the ring's own address before each use. Objects are
+//   - Nothing is kept about an address from one exit to the next but where the
+//     queue's state and the kernel's image lie, and those are held against the
+//     ring's own address and the image's banner before each use. Objects are
 //     freed and their addresses used again at once, so that a cache by address
 //     would charge a new container for an old one.
 //

@@ -76,7 +76,7 @@ func FuzzMemory(f *testing.F) {
 				t.Errorf("Owner made %d reads of %d bytes", tr.Reads, tr.Bytes)
 			}
 			tr.Reads = 0
-			got, err := g.Running(&introspect.Registers{})
+			got, err := g.Running()
 			if err != nil && got != (introspect.Task{}) {
 				t.Errorf("Running = %+v with %v", got, err)
 			}

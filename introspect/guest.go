@@ -16,8 +16,21 @@ type Guest struct {
 	initNet uint64
 	members *Members
 
-	task, skb, sock, ring span
-	buf                   [maxSpan]byte
+	skb, sock, ring span
+	fields          taskFields
+	buf             [maxSpan]byte
+
+	// Of a virtual machine: where the kernel lies (place.go) and where the vCPU
+	// stands (current.go).
+	paged   *Paged
+	image   Image
+	slide   uint64
+	found   bool
+	regs    Registers
+	stands  bool // Enter was called, and says when the vCPU has run
+	settled bool // its page tables are the kernel's
+	known   bool // task is what it runs
+	task    Task
 
 	// What is asked for within a look, and answered.
 	ask  question
@@ -26,7 +39,6 @@ type Guest struct {
 
 type question struct {
 	at     uint64
-	regs   Registers
 	task   Task
 	queue  *Queue
 	head   uint16
@@ -47,6 +59,9 @@ type Config struct {
 	// InitNet is the address of init_net, where the list of network devices
 	// begins. 0 where frames are not traced.
 	InitNet uint64
+	// Image is how a kernel is found that lies elsewhere than it was linked to.
+	// The zero Image is one that does not.
+	Image Image
 	// Members says whose namespaces and cgroups are whose.
 	Members *Members
 }
@@ -57,11 +72,14 @@ var ErrNoMembers = errors.New("no members")
 // New returns a Guest.
 func New(cfg Config) (*Guest, error) {
 	g := &Guest{mem: cfg.Memory, layout: cfg.Layout, current: cfg.Current, initNet: cfg.InitNet, members: cfg.Members}
+	g.paged, _ = cfg.Memory.(*Paged)
+	g.image, g.settled = cfg.Image, true
 	if g.members == nil {
 		return nil, ErrNoMembers
 	}
 	g.look.task, g.look.running, g.look.owner = g.askTask, g.askRunning, g.askOwner
-	t, n := &g.layout.Task, &g.layout.Net
+	n := &g.layout.Net
+	g.fields = newTaskFields(g.layout)
 	var err error
 	spanOf := func(name string, ends ...layout.Offset) span {
 		s, ok := newSpan(ends...)
@@ -70,8 +88,6 @@ func New(cfg Config) (*Guest, error) {
 		}
 		return s
 	}
-	g.task = spanOf("task_struct", t.PID, t.PID+4, t.TGID+4, t.Comm+16, t.Flags, t.Flags+4, t.GroupLeader+8, t.StartTime+8,
-		t.Signal, t.Signal+8, t.NSProxy+8, t.Cgroups+8, t.Stack, t.Stack+8, t.ThreadPID, t.ThreadPID+8)
 	g.skb = spanOf("sk_buff", n.SkbSk, n.SkbSk+8, n.SkbLen, n.SkbLen+4, n.SkbIif, n.SkbIif+4)
 	g.sock = spanOf("sock", n.SockState, n.SockState+1, n.SockNet, n.SockNet+8)
 	if g.layout.Traces() {
@@ -82,33 +98,3 @@ func New(cfg Config) (*Guest, error) {
 	}
 	return g, nil
 }
-
-// A span is the part of a struct that is read at once.
-type span struct{ from, to layout.Offset }
-
-// newSpan is the span over the ends of fields.
-func newSpan(ends ...layout.Offset) (span, bool) {
-	s := span{from: ends[0], to: ends[0]}
-	for _, e := range ends {
-		s.from, s.to = min(s.from, e), max(s.to, e)
-	}
-	return s, s.to-s.from <= maxSpan
-}
-
-// no allocation, no lock, no log below this line
-
-// A part is what was read of a struct. It is valid until the next read.
-type part struct {
-	b    []byte
-	from layout.Offset
-}
-
-// read reads a span of the struct at va.
-func (g *Guest) read(va uint64, s span) (part, error) {
-	p := part{g.buf[:s.to-s.from], s.from}
-	return p, g.mem.Read(va+uint64(s.from), p.b)
-}
-
-func (p part) byte(o layout.Offset) byte     { return p.b[o-p.from] }
-func (p part) uint32(o layout.Offset) uint32 { return le.Uint32(p.b[o-p.from:]) }
-func (p part) uint64(o layout.Offset) uint64 { return le.Uint64(p.b[o-p.from:]) }

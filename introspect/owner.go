@@ -52,6 +52,10 @@ func (q *Queue) Owner(head uint16, length int) Owner {
 }
 
 func (g *Guest) askOwner() error {
+	if g.settle() != nil {
+		g.ask.owner = Owner{Cause: "the kernel's page tables are not found"}
+		return nil
+	}
 	g.ask.owner = g.ask.queue.owner(g.ask.head, g.ask.length)
 	return nil
 }
@@ -76,6 +80,10 @@ func (q *Queue) owner(head uint16, length int) Owner {
 	if sk != 0 {
 		return g.socket(sk, made)
 	}
+	// What a card of somebody's namespace sends, his network stack sent.
+	if m := q.namespace(); m != 0 {
+		return Owner{Member: m}
+	}
 	if !made {
 		return Owner{Cause: "a forwarded frame lost its socket"}
 	}
@@ -85,6 +93,20 @@ func (q *Queue) owner(head uint16, length int) Owner {
 		return Owner{Cause: "the driver forgets sockets: napi_tx is off"}
 	}
 	return Owner{Kernel: true}
+}
+
+// namespace is the member whose network namespace the card is in; 0 for nobody.
+func (q *Queue) namespace() uint32 {
+	g, n := q.g, &q.g.layout.Net
+	net, err := g.pointer(q.dev + uint64(n.DevNet))
+	if err != nil {
+		return 0
+	}
+	inode, err := g.inode(net, n.NetInum)
+	if err != nil {
+		return 0
+	}
+	return g.members.now.Load().netNS[inode]
 }
 
 // socket is whose a socket is: by its network namespace, else by its cgroup.

@@ -232,8 +232,8 @@ func TestQueueRefused(t *testing.T) {
 		t.Error("a queue without init_net was taken")
 	}
 	l := introspecttest.UML()
-	l.Task.Cgroups = 1 << 20
-	if _, err := introspect.New(introspect.Config{Memory: tr, Layout: &l, Members: introspect.NewMembers()}); err == nil || !strings.Contains(err.Error(), "task_struct") {
+	l.Net.SkbSk = 1 << 20
+	if _, err := introspect.New(introspect.Config{Memory: tr, Layout: &l, Members: introspect.NewMembers()}); err == nil || !strings.Contains(err.Error(), "sk_buff") {
 		t.Errorf("New with fields a megabyte apart = %v", err)
 	}
 	if _, err := introspect.New(introspect.Config{Memory: tr, Layout: &l}); err != introspect.ErrNoMembers {

@@ -38,9 +38,9 @@ const (
 
 // no allocation, no lock, no log below this line
 
-// Enter takes the page tables of a vCPU that stands still. user says that it
-// left from ring 3 under a kernel with page table isolation: the tables of the
-// kernel lie beside those of the user (arch/x86/entry/calling.h).
+// Enter takes the page tables of a vCPU that stands still. user says that they
+// are those of ring 3 under a kernel with page table isolation: the tables of the
+// kernel lie in the page before them (arch/x86/entry/calling.h).
 func (p *Paged) Enter(cr3, cr4 uint64, user bool) {
 	if user {
 		cr3 &^= cr3User

@@ -11,53 +11,23 @@ import (
 	"sekimori/vmm/guestmem"
 )
 
-// Tables are page tables in RAM, built as a kernel does.
-type tables struct {
-	ram    []byte
-	next   uint64 // free page for a table
-	root   uint64
-	levels int
-}
-
 // newTables has tables from 0x1000 on, and data from 0x40000 on.
-func newTables(levels int) *tables {
-	return &tables{ram: make([]byte, 8<<20), next: 0x3000, root: 0x1000, levels: levels}
+func newTables(levels int) *introspecttest.Tables {
+	return &introspecttest.Tables{RAM: make([]byte, 8<<20), Root: 0x1000, Next: 0x3000, Levels: levels}
 }
 
-// put maps va to pa with a page of 2^shift bytes, and flags beside "present".
-func (p *tables) put(va, pa uint64, shift int, flags uint64) {
-	table := p.root
-	for s := 12 + 9*(p.levels-1); ; s -= 9 {
-		at := table + 8*(va>>s&511)
-		if s == shift {
-			if s > 12 {
-				flags |= 1 << 7
-			}
-			binary.LittleEndian.PutUint64(p.ram[at:], pa|flags|1)
-			return
-		}
-		entry := binary.LittleEndian.Uint64(p.ram[at:])
-		if entry == 0 {
-			entry = p.next | 0x67
-			p.next += 0x1000
-			binary.LittleEndian.PutUint64(p.ram[at:], entry)
-		}
-		table = entry & 0x000f_ffff_ffff_f000
-	}
-}
-
-func (p *tables) memory(t testing.TB) *introspect.Paged {
+func memory(t testing.TB, p *introspecttest.Tables) *introspect.Paged {
 	t.Helper()
-	ram, err := guestmem.FromSlices(guestmem.Slice{Bytes: p.ram})
+	ram, err := guestmem.FromSlices(guestmem.Slice{Bytes: p.RAM})
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := introspect.NewPaged(ram)
 	cr4 := uint64(0x20)
-	if p.levels == 5 {
+	if p.Levels == 5 {
 		cr4 |= 1 << 12
 	}
-	m.Enter(p.root|0x18, cr4, false) // with flags and a PCID in CR3
+	m.Enter(p.Root|0x18, cr4, false) // with flags and a PCID in CR3
 	return m
 }
 
@@ -81,16 +51,16 @@ func TestPaged(t *testing.T) {
 		// The lowest address of the kernel's half, and one of the direct map.
 		base := ^uint64(0) << (12 + 9*levels - 1)
 		p := newTables(levels)
-		for i := range p.ram[0x40000:] {
-			p.ram[0x40000+i] = byte(i>>12) ^ byte(i)
+		for i := range p.RAM[0x40000:] {
+			p.RAM[0x40000+i] = byte(i>>12) ^ byte(i)
 		}
-		p.put(base, 0x50000, 12, noExecute)
-		p.put(base+0x1000, 0x41000, 12, 0x100) // not the one behind it
-		p.put(base+2<<20, 4<<20, 21, noExecute|1<<12)
-		p.put(base+3<<30, 0, 30, 0)
-		p.put(base+3<<21, 1<<40, 12, 0) // behind the end of RAM
-		p.put(^uint64(0)&^4095, 0x42000, 12, 0)
-		m := p.memory(t)
+		p.Put(base, 0x50000, 12, noExecute)
+		p.Put(base+0x1000, 0x41000, 12, 0x100) // not the one behind it
+		p.Put(base+2<<20, 4<<20, 21, noExecute|1<<12)
+		p.Put(base+3<<30, 0, 30, 0)
+		p.Put(base+3<<21, 1<<40, 12, 0) // behind the end of RAM
+		p.Put(^uint64(0)&^4095, 0x42000, 12, 0)
+		m := memory(t, p)
 		tests := []struct {
 			name string
 			va   uint64
@@ -123,8 +93,8 @@ func TestPaged(t *testing.T) {
 					}
 					return
 				}
-				if err != nil || !bytes.Equal(b, p.ram[tt.pa:tt.pa+uint64(tt.n)]) {
-					t.Errorf("Read(%#x) = %x, %v; want %x", tt.va, b, err, p.ram[tt.pa:tt.pa+8])
+				if err != nil || !bytes.Equal(b, p.RAM[tt.pa:tt.pa+uint64(tt.n)]) {
+					t.Errorf("Read(%#x) = %x, %v; want %x", tt.va, b, err, p.RAM[tt.pa:tt.pa+8])
 				}
 				if at, err := physical(m, tt.va); err != nil || uint64(at) != tt.pa {
 					t.Errorf("Physical(%#x) = %#x, %v; want %#x", tt.va, at, err, tt.pa)
@@ -133,7 +103,7 @@ func TestPaged(t *testing.T) {
 		}
 		// Two pages that follow each other by address only.
 		b := make([]byte, 16)
-		if err := read(m, base+0xff8, b); err != nil || !bytes.Equal(b, append(bytes.Clone(p.ram[0x50ff8:0x51000]), p.ram[0x41000:0x41008]...)) {
+		if err := read(m, base+0xff8, b); err != nil || !bytes.Equal(b, append(bytes.Clone(p.RAM[0x50ff8:0x51000]), p.RAM[0x41000:0x41008]...)) {
 			t.Errorf("Read over a seam = %x, %v", b, err)
 		}
 	}
@@ -143,12 +113,12 @@ func TestPaged(t *testing.T) {
 // page behind the kernel's and do not map it.
 func TestPagedIsolation(t *testing.T) {
 	p := newTables(4)
-	p.root = 0x2000 // the kernel's; the user's would be at 0x3000
-	p.next = 0x4000
+	p.Root = 0x2000 // the kernel's; the user's would be at 0x3000
+	p.Next = 0x4000
 	const va = 0xffff_8000_0000_0000
-	p.put(va, 0x50000, 12, 0)
-	p.ram[0x50000] = 0x5a
-	m := p.memory(t)
+	p.Put(va, 0x50000, 12, 0)
+	p.RAM[0x50000] = 0x5a
+	m := memory(t, p)
 	b := make([]byte, 1)
 	if m.Enter(0x3000, 0x20, false); read(m, va, b) == nil {
 		t.Error("the user's tables map the kernel")
@@ -162,9 +132,9 @@ func TestPagedIsolation(t *testing.T) {
 func TestPagedHostile(t *testing.T) {
 	p := newTables(5)
 	for i := range 512 {
-		binary.LittleEndian.PutUint64(p.ram[p.root+8*uint64(i):], p.root|1)
+		binary.LittleEndian.PutUint64(p.RAM[p.Root+8*uint64(i):], p.Root|1)
 	}
-	m := p.memory(t)
+	m := memory(t, p)
 	b := make([]byte, 8)
 	if err := read(m, uint64(0xff00_0000_0000_0000), b); err != nil {
 		t.Errorf("Read = %v; want the table itself", err)
@@ -180,11 +150,11 @@ func TestPagedHostile(t *testing.T) {
 func paged(t testing.TB, k *introspecttest.Kernel) *introspect.Paged {
 	t.Helper()
 	const tableAt = 16 << 20 // behind all that the kernel holds
-	p := &tables{ram: append(k.RAM(tableAt), make([]byte, 1<<20)...), root: tableAt, next: tableAt + 0x1000, levels: 4}
+	p := &introspecttest.Tables{RAM: append(k.RAM(tableAt), make([]byte, 1<<20)...), Root: tableAt, Next: tableAt + 0x1000, Levels: 4}
 	for pa := uint64(0); pa < tableAt; pa += 2 << 20 {
-		p.put(k.Direct+pa, pa, 21, noExecute)
+		p.Put(k.Direct+pa, pa, 21, noExecute)
 	}
-	return p.memory(t)
+	return memory(t, p)
 }
 
 func TestOwnerPaged(t *testing.T) {

@@ -19,6 +19,7 @@ type Queue struct {
 	state uint64 // of struct vring_virtqueue; 0: not found
 	napi  uint64 // of the queue's napi.weight
 	desc  uint64 // virtual address of the descriptor table
+	dev   uint64 // struct net_device of the card
 }
 
 // A Ring is what the device knows of the queue.
@@ -62,7 +63,10 @@ func (g *Guest) Queue(r Ring) (*Queue, error) {
 // queue's descriptor table lies where the device was told that it does.
 func (q *Queue) locate() error {
 	g, n := q.g, &q.g.layout.Net
-	head := g.initNet + uint64(n.NetDevices)
+	if err := g.find(); err != nil {
+		return err
+	}
+	head := g.initNet + g.slide + uint64(n.NetDevices)
 	at, err := g.pointer(head)
 	for devices := 0; err == nil && at != head; devices++ {
 		if devices == maxDevices {
@@ -111,6 +115,7 @@ func (q *Queue) card(dev uint64) bool {
 	if err != nil {
 		return false
 	}
+	q.dev = dev
 	return q.take(vq-uint64(n.VQ), queue+uint64(n.SendQueueNAPI))
 }
 

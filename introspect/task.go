@@ -96,20 +96,26 @@ func (g *Guest) Task(at uint64) (Task, error) {
 	return g.ask.task, nil
 }
 
-func (g *Guest) askTask() error { return g.readTask(g.ask.at, &g.ask.task) }
+func (g *Guest) askTask() error {
+	if err := g.settle(); err != nil {
+		return err
+	}
+	return g.readTask(g.ask.at, &g.ask.task)
+}
 
 func (g *Guest) readTask(at uint64, t *Task) error {
 	*t = Task{}
 	o := &g.layout.Task
-	p, err := g.read(at, g.task)
+	b, err := g.gather(at)
 	if err != nil {
 		return err
 	}
-	t.PID, t.TGID = int32(p.uint32(o.PID)), int32(p.uint32(o.TGID))
-	t.Comm = Comm(p.b[o.Comm-p.from:])
-	t.Kernel = p.uint32(o.Flags)&flagKThread != 0
-	leader, signal, threadPID := p.uint64(o.GroupLeader), p.uint64(o.Signal), p.uint64(o.ThreadPID)
-	nsproxy, cgroups := p.uint64(o.NSProxy), p.uint64(o.Cgroups)
+	f := &g.fields
+	t.PID, t.TGID = int32(le.Uint32(b[f.pid:])), int32(le.Uint32(b[f.tgid:]))
+	t.Comm = Comm(b[f.comm:])
+	t.Kernel = le.Uint32(b[f.flags:])&flagKThread != 0
+	leader, signal, threadPID := le.Uint64(b[f.leader:]), le.Uint64(b[f.signal:]), le.Uint64(b[f.threadPID:])
+	nsproxy, cgroups := le.Uint64(b[f.ns:]), le.Uint64(b[f.cgroup:])
 
 	// What is no task does not have a leader whose number is that of the group.
 	if number, err := g.half(leader + uint64(o.PID)); err != nil || int32(number) != t.TGID {

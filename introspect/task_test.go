@@ -147,6 +147,13 @@ func TestRunning(t *testing.T) {
 			func(k *introspecttest.Kernel, task uint64, preempt uint32) introspect.Registers {
 				return introspect.Registers{RSP: stack(k, task, preempt) + 0x1234}
 			}},
+		{"3.10 from an interrupt's stack", introspecttest.Old,
+			func(*introspecttest.Kernel) introspect.Current { return introspect.StackCurrent(8192) },
+			func(k *introspecttest.Kernel, task uint64, preempt uint32) introspect.Registers {
+				tss, irq := k.Alloc(128), k.Alloc(32<<10)
+				k.Put64(tss+4, stack(k, task, preempt)+8192)
+				return introspect.Registers{RSP: irq + 16<<10, TaskState: tss}
+			}},
 		{"3.10 from ring 3", introspecttest.Old,
 			func(*introspecttest.Kernel) introspect.Current { return introspect.StackCurrent(8192) },
 			func(k *introspecttest.Kernel, task uint64, preempt uint32) introspect.Registers {
@@ -170,7 +177,8 @@ func TestRunning(t *testing.T) {
 				g := newGuest(t, k, nil, kn.current(k))
 				task := k.Task(introspecttest.Task{PID: 42, TGID: 42, PGID: 40, Net: k.Net(101), Cgroup: k.Cgroup(7), PIDNS: 9, Preempt: c.count})
 				r := kn.run(k, task, c.count)
-				got, err := g.Running(&r)
+				g.Enter(&r)
+				got, err := g.Running()
 				if err != nil || got.PID != 42 || got.Context != c.want {
 					t.Errorf("Running = %+v, %v; want pid 42 in %v", got, err, c.want)
 				}
@@ -183,7 +191,7 @@ func TestRunningUnknown(t *testing.T) {
 	k := introspecttest.NewKernel(introspecttest.UML(), direct)
 	for _, c := range []introspect.Current{{}, introspect.PerCPUCurrent(0), introspect.StackCurrent(8192), introspect.UMLCurrent(8), introspect.UMLCurrent(k.Alloc(8))} {
 		g := newGuest(t, k, nil, c)
-		if got, err := g.Running(&introspect.Registers{}); err == nil {
+		if got, err := g.Running(); err == nil {
 			t.Errorf("%+v: Running = %+v; want an error", c, got)
 		}
 	}

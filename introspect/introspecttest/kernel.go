@@ -11,8 +11,9 @@ type Kernel struct {
 	Layout layout.Layout
 	next   uint64
 
-	InitNet uint64 // struct net, with the list of devices
-	last    uint64 // list_head of the last device
+	InitNet uint64              // struct net, with the list of devices
+	last    uint64              // list_head of the last device
+	ends    func(uint64) uint64 // how an address in the image is written; nil: as it is
 }
 
 // NewKernel returns a kernel in whose memory nothing lies but init_net.
@@ -170,7 +171,11 @@ func (k *Kernel) Device(mac [6]byte) uint64 {
 	k.set64(dev, o.DevNet, k.InitNet)
 	node := dev + uint64(o.DevList)
 	k.Put64(k.last, node)
-	k.Put64(node, k.InitNet+uint64(o.NetDevices))
+	end := k.InitNet + uint64(o.NetDevices)
+	if k.ends != nil {
+		end = k.ends(end)
+	}
+	k.Put64(node, end)
 	k.last = node
 	return dev
 }
