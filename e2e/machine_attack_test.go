@@ -109,11 +109,13 @@ func TestMachineAttacks(t *testing.T) {
 				// Links on one card hand on what is sent to groups to their members only.
 				group := c.name == "shared" && v.frame[0]&1 != 0 && v.frame[0] != 0xff
 				switch {
-				case v.hostile && (len(heard) > 0 || sent != 1):
+				// What mallory's own kernel says to bob meanwhile is sent, too: that the
+				// frame itself was not, its one drop says.
+				case v.hostile && (len(heard) > 0 || sent < 1):
 					t.Errorf("%s: %s: %d frames passed besides the marker, alice heard %v", v.name, v.would, sent-1, heard)
 				case v.hostile && (len(reasons) != 1 || reasons[0] != reasonOf(v, c.name)):
 					t.Errorf("%s: %s: dropped for %q, want %q", v.name, v.would, reasons, reasonOf(v, c.name))
-				case !v.hostile && (len(reasons) > 0 || sent != 2 || !group && !slices.Contains(heard, hex.EncodeToString(v.frame))):
+				case !v.hostile && (len(reasons) > 0 || sent < 2 || !group && !slices.Contains(heard, hex.EncodeToString(v.frame))):
 					t.Errorf("%s: %s: dropped for %q, alice heard %v", v.name, v.would, reasons, heard)
 				}
 			}
