@@ -42,18 +42,22 @@ func (a *app) kernelCommand() *cobra.Command {
 func (a *app) kernelBuildCommand() *cobra.Command {
 	var force bool
 	var jobs int
+	var source string
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "build the kernel of machine uml, once",
 		Long: `Build makes a kernel from Debian's kernel source package with the
 configuration of this program, unless the cache has it already, and prints its
-path. It takes 4 GB of disk while it works, and some 9 minutes of two CPUs.`,
-		Example: "  seki machine kernel build",
+path. It takes 4 GB of disk while it works, and some 9 minutes of two CPUs.
+
+--source builds another version, of an archive as kernel.org and distributions
+have them. It is run with --kernel and its name in seki machine kernel list.`,
+		Example: "  seki machine kernel build --source linux-7.3.tar.xz",
 		Args:    args(0, 0, "no arguments"),
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		dirs := kernel.Dirs(a.env)
-		if own, err := kernel.List(dirs[0]); err == nil && len(own) == 0 && !force {
+		if own, err := kernel.List(dirs[0]); err == nil && len(own) == 0 && !force && source == "" {
 			// Root's serves as well, and is renewed by root.
 			if k, err := kernel.Find(dirs...); err == nil {
 				fmt.Fprintln(a.stdout, k.Path)
@@ -61,10 +65,13 @@ path. It takes 4 GB of disk while it works, and some 9 minutes of two CPUs.`,
 			}
 		}
 		p := progress{w: a.stderr, terminal: onTerminal(a.stderr)}
-		k, err := kernel.Build(cmd.Context(), kernel.Options{Dir: dirs[0], Jobs: jobs, Force: force, Progress: p.step})
+		k, err := kernel.Build(cmd.Context(), kernel.Options{Dir: dirs[0], Jobs: jobs, Force: force, Source: source, Progress: p.step})
 		p.end()
 		if err != nil {
 			return err
+		}
+		if len(k.Lost) > 0 {
+			fmt.Fprintf(a.stderr, "Linux %s does not have: %s\n", k.Release, strings.Join(k.Lost, ", "))
 		}
 		fmt.Fprintln(a.stdout, k.Path)
 		if k.LPJ != 0 {
@@ -79,6 +86,7 @@ path. It takes 4 GB of disk while it works, and some 9 minutes of two CPUs.`,
 		return k.SetLPJ(r.LPJ)
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "build what is in the cache already")
+	cmd.Flags().StringVar(&source, "source", "", "tar archive of the source of another Linux, 6.12 or newer (default: Debian's package)")
 	cmd.Flags().IntVarP(&jobs, "jobs", "j", 0, "compilers at a time (default: one a CPU)")
 	return cmd
 }

@@ -32,7 +32,7 @@ func (a *app) choose(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
 		m.Kind = bundle.MachineKind(o.machine)
 	}
 	if o.kernel != "" {
-		path, err := filepath.Abs(o.kernel)
+		path, err := a.kernelImage(o.kernel)
 		if err != nil {
 			return m, err
 		}
@@ -61,6 +61,16 @@ func (a *app) choose(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
 		return m, fmt.Errorf("%s: uplink() needs root: it makes a network interface on the host\n    sudo seki run %[1]s, or without uplink()", pod.Path)
 	}
 	return m, nil
+}
+
+// kernelImage is the path of a kernel: given as one, or by its name in the cache.
+func (a *app) kernelImage(name string) (string, error) {
+	if _, err := os.Stat(name); err != nil {
+		if k, ok := kernel.Named(name, kernel.Dirs(a.env)...); ok {
+			return k.Path, nil
+		}
+	}
+	return filepath.Abs(name)
 }
 
 // machine makes the configuration of a pod in a machine of its own kernel out

@@ -64,7 +64,7 @@ it, too.`,
 	f.StringVar(&o.pcap, "pcap", "", "write the frames that drop to this pcapng file, each with its reason")
 	f.StringVar(&o.record, "record", "", "keep frames, verdicts and callbacks in this directory, for seki test --replay")
 	f.StringVar(&o.machine, "machine", "", "kernel that the containers run on: host, uml (User-Mode Linux) or auto (default: what the file says, else auto)")
-	f.StringVar(&o.kernel, "kernel", "", "image of the guest's kernel (default: seki machine kernel path)")
+	f.StringVar(&o.kernel, "kernel", "", "image of the guest's kernel, or its name in seki machine kernel list (default: seki machine kernel path)")
 	f.StringVar(&o.agent, "agent", overVsock, "how the guest's agent speaks with seki: vsock, or tcp on a card and a network of its own")
 	oneOf(cmd, "agent", transports...)
 	f.StringVar(&o.bundle, "bundle", "", "run the OCI bundle in this directory: config.json and a root file system")

@@ -27,6 +27,7 @@ type Options struct {
 	Dir      string   // the cache; made if it is not there
 	Jobs     int      // of make; 0 for one a CPU
 	Force    bool     // build also what is in the cache already
+	Source   string   // archive of the source of a Linux of the user's choice; "" for Debian's package
 	Progress Progress // may be nil
 }
 
@@ -57,12 +58,11 @@ func Build(ctx context.Context, o Options) (Kernel, error) {
 		return Kernel{}, err
 	}
 	defer l.Close()
-	o.Progress("looking for "+sourcePackage, 0)
-	src, err := findSource(ctx)
+	src, k, err := o.look(ctx)
 	if err != nil {
 		return Kernel{}, err
 	}
-	if k, err := read(o.Dir, key(src.version)); err == nil && !o.Force {
+	if k.Path != "" && !o.Force {
 		o.Progress("built already", 100)
 		return k, nil
 	}
@@ -77,11 +77,36 @@ func Build(ctx context.Context, o Options) (Kernel, error) {
 	if err := src.fetch(ctx, work); err != nil {
 		return Kernel{}, err
 	}
-	k, err := o.build(ctx, src, work)
+	made, err := o.build(ctx, src, work)
 	if err != nil {
 		return Kernel{}, err
 	}
-	return o.install(k, work)
+	return o.install(made, work)
+}
+
+// look finds the source, and the kernel that was made of it, if there is one.
+func (o *Options) look(ctx context.Context) (source, Kernel, error) {
+	if o.Source == "" {
+		o.Progress("looking for "+sourcePackage, 0)
+		src, err := findSource(ctx)
+		if err != nil {
+			return source{}, Kernel{}, err
+		}
+		k, _ := read(o.Dir, key(src.version)) // none is no error
+		return src, k, nil
+	}
+	hash, err := sumFile(o.Source)
+	if err != nil {
+		return source{}, Kernel{}, err
+	}
+	src := source{archive: o.Source, own: true}
+	all, err := List(o.Dir)
+	for _, k := range all {
+		if k.SourceSHA256 == hash && k.SourcePackage != sourcePackage && k.ours() {
+			return src, k, nil
+		}
+	}
+	return src, Kernel{}, err
 }
 
 // prepare looks after the disk. We have the lock: a work directory that is
@@ -107,7 +132,7 @@ func prepare(dir string) error {
 func (o *Options) build(ctx context.Context, src source, work string) (*Kernel, error) {
 	start := time.Now()
 	tree, out := filepath.Join(work, "source"), filepath.Join(work, "objects")
-	o.Progress("unpacking "+src.version, 1)
+	o.Progress(strings.TrimSpace("unpacking "+src.version), 1)
 	hash, err := sumFile(src.archive)
 	if err != nil {
 		return nil, err
@@ -116,7 +141,11 @@ func (o *Options) build(ctx context.Context, src source, work string) (*Kernel, 
 		return nil, err
 	}
 	o.Progress("configuring", 4)
-	if err := configure(ctx, tree, out); err != nil {
+	lost, err := configure(ctx, tree, out)
+	if err == nil && len(lost) > 0 && !src.own {
+		err = notHeeded(lost)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := o.compile(ctx, tree, out); err != nil {
@@ -126,8 +155,12 @@ func (o *Options) build(ctx context.Context, src source, work string) (*Kernel, 
 	if err != nil {
 		return nil, err
 	}
+	id := src.version
+	if src.own {
+		id += "-" + hash // of one version there may be many
+	}
 	k := &Kernel{Manifest: Manifest{
-		Key: key(src.version), SourcePackage: sourcePackage, SourceVersion: src.version, SourceSHA256: hash, Compiler: "gcc " + compiler,
+		Key: key(id), SourcePackage: src.name(), SourceVersion: src.version, SourceSHA256: hash, Compiler: "gcc " + compiler, Lost: lost,
 	}}
 	if err := k.finish(ctx, out, work); err != nil {
 		return nil, err
@@ -203,47 +236,52 @@ func makeArgs(tree, out string, more ...string) []string {
 	return append([]string{"-C", tree, "O=" + out, "ARCH=um", "KBUILD_BUILD_USER=seki", "KBUILD_BUILD_HOST=seki", "KBUILD_BUILD_TIMESTAMP=1970-01-01"}, more...)
 }
 
-// configure writes the .config to out and checks that nothing we asked for was
-// dropped, as make does in silence.
-func configure(ctx context.Context, tree, out string) error {
+// configure writes the .config to out and returns what make dropped of what we
+// asked for, in silence: another version may not know it. That what is to be off
+// is on is an error whatever the version.
+func configure(ctx context.Context, tree, out string) (lost []string, err error) {
 	if err := os.Mkdir(out, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	file := filepath.Join(out, "all.config")
 	if err := os.WriteFile(file, configText, 0o644); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := output(ctx, "", "make", makeArgs(tree, out, "-s", "KCONFIG_ALLCONFIG="+file, "allnoconfig")...); err != nil {
-		return fmt.Errorf("configure: %w", err)
+		return nil, fmt.Errorf("configure: %w", err)
 	}
 	got, err := os.ReadFile(filepath.Join(out, ".config"))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return dropped(configText, got)
+	lost, on := dropped(configText, got)
+	if len(on) > 0 {
+		return nil, notHeeded(append(lost, on...))
+	}
+	return lost, nil
 }
 
-// dropped is an error that names the options that are set in want and not in
-// have, and those that are to be off and are on.
-func dropped(want, have []byte) error {
+func notHeeded(options []string) error {
+	return fmt.Errorf("configure: make did not heed %s", strings.Join(options, ", "))
+}
+
+// dropped returns the options that are set in want and not in have, and those
+// that are to be off and are on.
+func dropped(want, have []byte) (lost, on []string) {
 	set := map[string]bool{}
 	for line := range strings.Lines(string(have)) {
 		set[strings.TrimSpace(line)] = true
 	}
-	var lost []string
 	for line := range strings.Lines(string(want)) {
 		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "CONFIG_") && !strings.HasSuffix(line, "=n") && !set[line] {
 			lost = append(lost, line)
 		}
 		if off, ok := strings.CutSuffix(line, " is not set"); ok && set[strings.TrimPrefix(off, "# ")+"=y"] {
-			lost = append(lost, line)
+			on = append(on, line)
 		}
 	}
-	if len(lost) > 0 {
-		return fmt.Errorf("configure: make did not heed %s", strings.Join(lost, ", "))
-	}
-	return nil
+	return lost, on
 }
 
 // compile runs make and counts its lines.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +27,7 @@ var fakes = map[string]string{
 	"patch":      `exit 0`,
 	"make": `for a; do case $a in O=*) out=${a#O=} ;; esac; done
 		case "$*" in
+		*kernelversion*) cat "$FAKE/version" ;;
 		*allnoconfig*) cp "$out/all.config" "$out/.config"; sed -i "$(cat "$FAKE/sed")" "$out/.config" ;;
 		*) echo compiler $$ >> "$FAKE/pids"; seq 1000; . "$FAKE/compile"; cp "$FAKE/image" "$out/linux" ;;
 		esac`,
@@ -181,6 +184,65 @@ func TestBuildFails(t *testing.T) {
 		})
 	}
 }
+
+// TestBuildOther builds what the user has the source of: another version, which
+// needs some of the patches in another form, or no more, and lacks an option.
+func TestBuildOther(t *testing.T) {
+	patch, err := exec.LookPath("patch")
+	require(t, "patch", err == nil)
+	h := newHost(t)
+	h.write("bin/tar", "#!/bin/sh\nwhile [ $1 != -C ]; do shift; done; cp -r \"$FAKE/tree/.\" \"$2\"\n")
+	h.write("bin/patch", "#!/bin/sh\nexec "+patch+" \"$@\"\n")
+	h.write("version", "7.3.4\n")
+	h.write("archive.tar", "an archive")
+	h.write("sed", "/CONFIG_PROC_SYSCTL/d")
+	for file, text := range kernel.Patched(newer) {
+		h.write("tree/"+file, text)
+	}
+	h.opt.Source = filepath.Join(h.dir, "archive.tar")
+	k, err := kernel.Build(t.Context(), h.opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k.SourceVersion != "7.3.4" || k.SourcePackage != "archive.tar" || !slices.Equal(k.Lost, []string{"CONFIG_PROC_SYSCTL=y"}) {
+		t.Errorf("built %+v", k.Manifest)
+	}
+	if _, err := kernel.Find(h.opt.Dir); !errors.Is(err, kernel.ErrNone) {
+		t.Errorf("Find = %v; want none: nobody chose it", err)
+	}
+	if named, ok := kernel.Named(k.Key, h.opt.Dir); !ok || named.Path != k.Path {
+		t.Errorf("Named(%s) = %s, %v", k.Key, named.Path, ok)
+	}
+	if again, err := kernel.Build(t.Context(), h.opt); err != nil || again.Path != k.Path || h.made() != 1 {
+		t.Errorf("again: %s, %v, after %d compilations; want the first one's", again.Path, err, h.made())
+	}
+	// The same version of another source is another kernel.
+	h.write("archive.tar", "another archive")
+	if other, err := kernel.Build(t.Context(), h.opt); err != nil || other.Key == k.Key {
+		t.Errorf("another: %s, %v; want a new key", other.Key, err)
+	}
+	h.clean(2)
+	// What is to be off and is on is refused, whatever the version.
+	h.write("archive.tar", "a third archive")
+	h.write("sed", "s/# CONFIG_HOSTFS is not set/CONFIG_HOSTFS=y/")
+	if _, err := kernel.Build(t.Context(), h.opt); err == nil || !strings.Contains(err.Error(), "CONFIG_HOSTFS") {
+		t.Errorf("with hostfs: %v", err)
+	}
+	// A patch that fits in no form is not left out.
+	h.write("sed", "")
+	h.write("tree/fs/9p/vfs_super.c", "nothing of it\n")
+	if _, err := kernel.Build(t.Context(), h.opt); err == nil || !strings.Contains(err.Error(), "vfs_super.c") {
+		t.Errorf("a patch that does not fit: %v", err)
+	}
+	h.write("version", "not a version\n")
+	if _, err := kernel.Build(t.Context(), h.opt); err == nil || !strings.Contains(err.Error(), "not a source of Linux") {
+		t.Errorf("no kernel: %v", err)
+	}
+	h.clean(2)
+}
+
+// newer is what files of a newer Linux have that the patches are about.
+const newer = "host_fp_size"
 
 func TestBuildMissing(t *testing.T) {
 	h := newHost(t)

@@ -57,6 +57,9 @@ type Manifest struct {
 	Built         time.Time `json:"built"`
 	BuildSeconds  int       `json:"build_seconds"`
 
+	// Lost are the options that we ask for and that its version does not have.
+	Lost []string `json:"lost,omitempty"`
+
 	Info Info `json:"info"` // of the image, so that no start has to read it again
 
 	// LPJ is the delay loop as this host calibrated it at the first boot:
@@ -170,21 +173,38 @@ func read(dir, name string) (Kernel, error) {
 	return k, nil
 }
 
-// Find returns the newest kernel, of the first of dirs that has one, that was
-// built with the configuration and the patch of this program, or [ErrNone]: an
-// older program's kernel may lack what this one counts on.
+// ours says that a kernel was built with the configuration and the patches of
+// this program: an older program's may lack what this one counts on.
+func (k *Kernel) ours() bool {
+	return k.ConfigSHA256 == sum(configText) && k.PatchSHA256 == sum(patchText)
+}
+
+// Find returns the newest kernel, of the first of dirs that has one, that this
+// program builds by itself, or [ErrNone].
 func Find(dirs ...string) (Kernel, error) {
 	all, err := List(dirs...)
 	if err != nil {
 		return Kernel{}, err
 	}
-	config, patch := sum(configText), sum(patchText)
 	for _, k := range all {
-		if k.ConfigSHA256 == config && k.PatchSHA256 == patch {
+		if k.SourcePackage == sourcePackage && k.ours() {
 			return k, nil
 		}
 	}
 	return Kernel{}, ErrNone
+}
+
+// Named returns the kernel of that key, of the first of dirs that has it.
+func Named(key string, dirs ...string) (Kernel, bool) {
+	if key == "" || key != filepath.Base(key) || strings.HasPrefix(key, ".") {
+		return Kernel{}, false
+	}
+	for _, dir := range dirs {
+		if k, err := read(dir, key); err == nil {
+			return k, true
+		}
+	}
+	return Kernel{}, false
 }
 
 // Describe says what a kernel is: by the manifest beside it, if it is one that

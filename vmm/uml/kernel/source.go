@@ -17,10 +17,20 @@ const sourcePackage = "linux-source-6.12"
 var sourceDir = "/usr/src"
 
 // A source is a version of the package and, once it is here, the archive that
-// came in it.
+// came in it; or an archive of the user's own, whose version is known once it is
+// unpacked.
 type source struct {
 	version string
 	archive string
+	own     bool
+}
+
+// name is what the manifest says of where a kernel is from.
+func (s *source) name() string {
+	if s.own {
+		return filepath.Base(s.archive)
+	}
+	return sourcePackage
 }
 
 // findSource looks for the source package: the installed one, or the one that
@@ -29,7 +39,7 @@ func findSource(ctx context.Context) (source, error) {
 	archive := filepath.Join(sourceDir, sourcePackage+".tar.xz")
 	if _, err := os.Stat(archive); err == nil {
 		if v, err := output(ctx, "", "dpkg-query", "-W", "-f", "${Version}", sourcePackage); err == nil && v != "" {
-			return source{v, archive}, nil
+			return source{version: v, archive: archive}, nil
 		}
 	}
 	if _, err := exec.LookPath("apt-cache"); err != nil {
@@ -69,20 +79,25 @@ func (s *source) fetch(ctx context.Context, dir string) error {
 
 // unpack unpacks the archive into dir and patches what is there. What no build
 // for this architecture reads stays packed, a third of 1.4 GB.
-func (s source) unpack(ctx context.Context, dir string) error {
+func (s *source) unpack(ctx context.Context, dir string) (err error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	args := []string{"-xJf", s.archive, "-C", dir, "--strip-components=1", "--exclude=*/tools/testing", "--exclude=*/Documentation/*/*"}
+	args := []string{"-xf", s.archive, "-C", dir, "--strip-components=1", "--exclude=*/tools/testing", "--exclude=*/Documentation/*/*"}
 	if _, err := output(ctx, "", "tar", args...); err != nil {
 		return fmt.Errorf("unpack %s: %w", s.archive, err)
 	}
-	file := filepath.Join(filepath.Dir(dir), "seki.patch")
-	if err := os.WriteFile(file, patchText, 0o644); err != nil {
-		return err
+	if !s.own {
+		if err := apply(ctx, dir, patchText); err != nil {
+			return fmt.Errorf("patch the source of %s: %w", s.version, err)
+		}
+		return nil
 	}
-	if _, err := output(ctx, dir, "patch", "-p1", "--fuzz=0", "--batch", "-i", file); err != nil {
-		return fmt.Errorf("patch the source of %s: %w", s.version, err)
+	if s.version, err = version(ctx, dir); err == nil {
+		err = patchOther(ctx, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.archive, err)
 	}
 	return nil
 }
