@@ -57,7 +57,7 @@ func (t *Table) judge(s Sender, within *tally, b []byte, j *Judgement) bool {
 		j.Reason, j.Outcome = FromFrame(r), rule.Outcome{}
 		// Without a whole header there is no destination to forward it to, and
 		// no envelope has said yes to what does not parse.
-		return sl.decide(j, j.Audit && len(b) >= headerLen && within == nil)
+		return sl.decide(j, j.Audit && len(b) >= headerLen && (within == nil || within.watched))
 	}
 	if f.program.Remembers() {
 		j.moment.State, j.moment.Now, j.moment.Ingress = f.state, t.now(), false
@@ -67,6 +67,9 @@ func (t *Table) judge(s Sender, within *tally, b []byte, j *Judgement) bool {
 		j.Outcome = f.program.Run(&j.Key)
 	}
 	forward := j.Outcome.Verdict.Passes()
+	if within != nil && within.watched && j.Audit {
+		within = nil
+	}
 	if within != nil && (forward || j.Audit) && !within.pass(j, t) {
 		return sl.decide(j, false)
 	}

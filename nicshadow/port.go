@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"sekimori/nicshadow/frame"
-	"sekimori/nicshadow/rule"
 )
 
 // Lengths of a frame beside its payload.
@@ -50,7 +49,7 @@ type port struct {
 }
 
 // newPort returns a port whose frames are those of sender s, 0 for none.
-func newPort(sw *Switch, name string, s Sender, mac frame.MAC, mtu int, envelope *rule.Program, device io.WriteCloser) *port {
+func newPort(sw *Switch, name string, s Sender, mac frame.MAC, mtu int, envelope *tally, device io.WriteCloser) *port {
 	p := &port{sw: sw, name: name, device: device, limit: headerLen + maxTags*tagLen + mtu, gate: newGate()}
 	if s == 0 {
 		p.own = &slot{name: name}

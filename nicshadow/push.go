@@ -30,6 +30,9 @@ type PushConfig struct {
 	// The sender's program can only narrow it: a frame must pass both, in audit
 	// mode as well. A guest has one, or its kernel could send what it likes.
 	Envelope *rule.Program
+	// Watched says that the host itself asks only to watch the card: while the
+	// sender is in audit mode the envelope is not asked.
+	Watched bool
 }
 
 // ErrNoEnvelope says that a guest's port was to be made without an envelope.
@@ -56,7 +59,7 @@ func (s *Switch) AddPushPort(cfg PushConfig) (*PushPort, error) {
 	if err != nil {
 		return nil, fmt.Errorf("add port %s: %w", cfg.Name, err)
 	}
-	p := newPort(s, cfg.Name, cfg.Sender, cfg.MAC, mtu, cfg.Envelope, cfg.Device)
+	p := newPort(s, cfg.Name, cfg.Sender, cfg.MAC, mtu, newEnvelope(cfg.Envelope, cfg.Watched), cfg.Device)
 	if err := s.add(p); err != nil {
 		return nil, err
 	}

@@ -206,6 +206,37 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
+// TestWatched: in audit mode the envelope is not asked if the host itself asks
+// only to watch; a guest that sets the mode by itself gains nothing.
+func TestWatched(t *testing.T) {
+	table, sw, _, devices := guest(t, nicshadow.Config{}, 2)
+	for n, watched := range map[int]bool{3: false, 4: true} {
+		p, err := sw.AddPushPort(nicshadow.PushConfig{
+			Name: fmt.Sprint("c", n), Sender: nicshadow.Sender(n), MAC: macOf(n), Device: &sinkDevice{}, Envelope: blocking(t, "envelope.star", 22), Watched: watched,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := table.Register(nicshadow.Sender(n), fmt.Sprint("c", n)); err != nil {
+			t.Fatal(err)
+		}
+		put(t, table, nicshadow.Sender(n), blocking(t, "policy.star", 80))
+		for _, mode := range []nicshadow.Mode{nicshadow.Enforce, nicshadow.Audit} {
+			if err := table.SetMode(nicshadow.Sender(n), mode); err != nil {
+				t.Fatal(err)
+			}
+			want := watched && mode == nicshadow.Audit
+			for what, b := range map[string][]byte{"what does not parse": udp(2, n, 0)[:20], "what the envelope drops": tcpTo22()} {
+				before := len(devices[2].frames())
+				p.Send(b)
+				if passed := len(devices[2].frames()) > before; passed != want {
+					t.Errorf("watched %v, mode %v: %s: passed %v; want %v", watched, mode, what, passed, want)
+				}
+			}
+		}
+	}
+}
+
 func TestAddPushPortRefused(t *testing.T) {
 	_, sw, _, _ := guest(t, nicshadow.Config{}, 1)
 	env := blocking(t, "e.star", 1)

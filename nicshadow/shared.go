@@ -42,6 +42,7 @@ type Member struct {
 	// guest's kernel that lies about who sent a frame gets the envelope of who
 	// it named: all its members' together is what it can reach.
 	Envelope *rule.Program
+	Watched  bool // as in [PushConfig]
 }
 
 // An Origin is who sent a frame through a shared port, as introspection found
@@ -92,7 +93,7 @@ func (p *SharedPort) Attach(m Member) error {
 	case m.Envelope == nil:
 		err = ErrNoEnvelope
 	default:
-		st := p.port.newStation(m.Name, m.Sender, m.MAC.Uint64(), m.Envelope)
+		st := p.port.newStation(m.Name, m.Sender, m.MAC.Uint64(), newEnvelope(m.Envelope, m.Watched))
 		st.addrs = newAddrSet(m.MAC, m.Addrs)
 		err = p.port.attach(st)
 	}

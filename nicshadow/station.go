@@ -1,7 +1,5 @@
 package nicshadow
 
-import "sekimori/nicshadow/rule"
-
 // A station is a card behind a port: an address, and whose it is. A shared
 // port has one for each of its members; besides, each port has one of its own,
 // which of a shared port stands for those that nobody could name.
@@ -22,11 +20,8 @@ type station struct {
 	live    *CaptureSource // of the last live capture; see take
 }
 
-func (p *port) newStation(name string, s Sender, mac uint64, envelope *rule.Program) *station {
-	st := &station{port: p, name: name, sender: s, mac: mac}
-	if envelope != nil {
-		st.envelope = newEnvelope(envelope)
-	}
+func (p *port) newStation(name string, s Sender, mac uint64, envelope *tally) *station {
+	st := &station{port: p, name: name, sender: s, mac: mac, envelope: envelope}
 	if l := p.sw.cfg.DropLog; l != nil {
 		st.drops = l.Source(name)
 	}

@@ -16,13 +16,14 @@ type tally struct {
 	program  *rule.Program
 	mode     Mode
 	envelope bool
+	watched  bool        // an envelope's, see [PushConfig]
 	state    *rule.State // of an envelope: what it remembers; nil for nothing
 	hits     []atomic.Uint64
 }
 
 // newEnvelope returns the tally of an envelope.
-func newEnvelope(p *rule.Program) *tally {
-	return &tally{program: p, envelope: true, state: p.NewState(nil), hits: make([]atomic.Uint64, p.Len())}
+func newEnvelope(p *rule.Program, watched bool) *tally {
+	return &tally{program: p, envelope: true, watched: watched, state: p.NewState(nil), hits: make([]atomic.Uint64, p.Len())}
 }
 
 // Limits of what a sender's tallies keep. Older ones are folded into counts by

@@ -28,16 +28,17 @@ type guestNIC struct {
 	name     string // of the container
 	device   *virtio.Net
 	envelope *rule.Program
+	watched  bool // the file only watches it
 	// port is nil while the container is not attached: nothing passes then.
 	port atomic.Pointer[nicshadow.PushPort]
 }
 
-func newGuestNIC(name string, nic *bundle.NIC, envelope *rule.Program) (*guestNIC, error) {
+func newGuestNIC(name string, nic *bundle.NIC, envelope *rule.Program, watched bool) (*guestNIC, error) {
 	mac, err := frame.ParseMAC(nic.MAC)
 	if err != nil {
 		return nil, err
 	}
-	n := &guestNIC{name: name, envelope: envelope}
+	n := &guestNIC{name: name, envelope: envelope, watched: watched}
 	n.device, err = virtio.NewNet(virtio.NetConfig{MAC: mac, MTU: nic.MTU, Backend: n})
 	return n, err
 }
@@ -45,7 +46,7 @@ func newGuestNIC(name string, nic *bundle.NIC, envelope *rule.Program) (*guestNI
 // plug gives the card a port of the switch.
 func (n *guestNIC) plug(sw *nicshadow.Switch, sender uint32, mac frame.MAC, mtu int) error {
 	port, err := sw.AddPushPort(nicshadow.PushConfig{
-		Name: n.name, Sender: nicshadow.Sender(sender), MAC: mac, MTU: mtu, Device: n, Envelope: n.envelope,
+		Name: n.name, Sender: nicshadow.Sender(sender), MAC: mac, MTU: mtu, Device: n, Envelope: n.envelope, Watched: n.watched,
 	})
 	n.port.Store(port)
 	return err
@@ -123,7 +124,7 @@ func (n *guestNetwork) Attach(ctx context.Context, name string, nic *bundle.NIC,
 	call := agent.Attach{Container: name, Sender: c.sender, NIC: nic, Program: program, Audit: c.wireMode() == hypercall.ModeAudit}
 	if s := n.machine.shared; s != nil {
 		call.Card = sharedMAC.String()
-		err = s.attach(name, nicshadow.Sender(c.sender), mac, nic, g.envelope)
+		err = s.attach(name, nicshadow.Sender(c.sender), mac, nic, g)
 	} else {
 		err = g.plug(n.sw, c.sender, mac, nic.MTU)
 	}

@@ -162,7 +162,7 @@ func ownNetwork(s *bundle.Spec) bool {
 // nic makes the card of a container, with its envelope.
 func (w *wire) nic(c *starlark.Container) (*guestNIC, error) {
 	if c.Policy == nil {
-		return newGuestNIC(c.Spec.Name, c.Spec.NIC, nothingProgram())
+		return newGuestNIC(c.Spec.Name, c.Spec.NIC, nothingProgram(), false)
 	}
 	mode := c.Policy.Mode()
 	if c.Spec.NIC.Audit {
@@ -175,5 +175,5 @@ func (w *wire) nic(c *starlark.Container) (*guestNIC, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newGuestNIC(c.Spec.Name, c.Spec.NIC, envelope)
+	return newGuestNIC(c.Spec.Name, c.Spec.NIC, envelope, mode == lifecycle.Audit)
 }

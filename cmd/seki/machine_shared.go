@@ -14,7 +14,6 @@ import (
 	"sekimori/lifecycle/bundle"
 	"sekimori/nicshadow"
 	"sekimori/nicshadow/frame"
-	"sekimori/nicshadow/rule"
 	"sekimori/starlark"
 	"sekimori/vmm/guestmem"
 	"sekimori/vmm/virtio"
@@ -153,12 +152,12 @@ func (n *sharedNIC) set() {
 }
 
 // attach makes a container a member of the port.
-func (n *sharedNIC) attach(name string, sender nicshadow.Sender, mac frame.MAC, nic *bundle.NIC, envelope *rule.Program) error {
+func (n *sharedNIC) attach(name string, sender nicshadow.Sender, mac frame.MAC, nic *bundle.NIC, g *guestNIC) error {
 	var addrs []netip.Addr
 	for _, p := range nic.Addrs {
 		addrs = append(addrs, p.Addr())
 	}
-	return n.port.Attach(nicshadow.Member{Name: name, Sender: sender, MAC: mac, Addrs: addrs, Envelope: envelope})
+	return n.port.Attach(nicshadow.Member{Name: name, Sender: sender, MAC: mac, Addrs: addrs, Envelope: g.envelope, Watched: g.watched})
 }
 
 // checkShared refuses what cannot be held to its identity on a shared card. A
