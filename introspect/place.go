@@ -45,20 +45,34 @@ func readImage(f *elf.File) (Image, error) {
 		return Image{}, fmt.Errorf("kernel image: .rodata: %w", err)
 	}
 	prefix := []byte("Linux version ")
-	for at := 0; ; {
+	var found Image
+	for at := 0; ; at += len(prefix) {
 		next := bytes.Index(data[at:], prefix)
 		if next < 0 {
-			return Image{}, errors.New("kernel image: no banner")
+			break
 		}
 		at += next
 		text, _, whole := bytes.Cut(data[at:min(len(data), at+maxBanner)], []byte{0})
-		// Not a format of one.
-		if whole && len(text) > len(prefix) && text[len(prefix)] >= '0' && text[len(prefix)] <= '9' {
-			return Image{Banner: bytes.Clone(text), At: ro.Addr + uint64(at)}, nil
+		if !whole || len(text) == len(prefix) || !digit(text[len(prefix)]) {
+			continue // a format of one
 		}
-		at += len(prefix)
+		i := Image{Banner: bytes.Clone(text), At: ro.Addr + uint64(at)}
+		// Since v6.1 there are two, of which one lacks the number and the time of
+		// the build: two builds of one version would have it in common.
+		if _, build, _ := bytes.Cut(text, []byte(" #")); len(build) > 0 && digit(build[0]) {
+			return i, nil
+		}
+		if found.Banner == nil {
+			found = i
+		}
 	}
+	if found.Banner == nil {
+		return Image{}, errors.New("kernel image: no banner")
+	}
+	return found, nil
 }
+
+func digit(c byte) bool { return '0' <= c && c <= '9' }
 
 // no allocation, no lock, no log below this line
 
