@@ -17,6 +17,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"sekimori/cmd/seki/early"
 	"sekimori/vmm/uml/kernel"
 )
 
@@ -25,6 +26,7 @@ func TestMain(m *testing.M) {
 	if isAgent(os.Args) { // process 1 of a machine that a script started
 		runAgent()
 	}
+	early.AllProcessors()
 	testscript.Main(m, map[string]func(){"seki": main})
 }
 
