@@ -3,6 +3,8 @@ package lifecycle
 import (
 	"encoding/json"
 	"time"
+
+	"sekimori/lifecycle/asjson"
 )
 
 // An EventType names what happened. The zero EventType is invalid.
@@ -57,4 +59,31 @@ type Event struct {
 	Fields     map[string]string `json:"fields,omitempty"`
 	Record     json.RawMessage   `json:"record,omitempty"`
 	Error      string            `json:"error,omitempty"`
+}
+
+// line is the event as JSON: what json.Marshal would return.
+func (e *Event) line() ([]byte, error) {
+	if e.Fields != nil {
+		return json.Marshal(e) // in the order of the keys
+	}
+	o := asjson.Begin(256)
+	o.Uint("seq", e.Seq)
+	o.Time("time", e.Time)
+	o.String("pod", e.Pod)
+	o.StringOpt("container", e.Container)
+	o.String("type", string(e.Type))
+	o.StringOpt("point", string(e.Point))
+	o.StringOpt("hook", e.Hook)
+	o.IntOpt("pid", int64(e.Pid))
+	o.IntPtrOpt("status", e.Status)
+	o.StringOpt("signal", e.Signal)
+	o.StringOpt("mode", e.Mode)
+	o.StringOpt("program", e.Program)
+	o.StringsOpt("args", e.Args)
+	o.UintOpt("count", e.Count)
+	o.IntOpt("duration_ns", e.DurationNS)
+	o.StringOpt("message", e.Message)
+	o.RawOpt("record", e.Record)
+	o.StringOpt("error", e.Error)
+	return o.End()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"sekimori/lifecycle/asjson"
 	"sekimori/lifecycle/linux"
 )
 
@@ -22,7 +23,18 @@ func (host) Plan(c RuntimeConfig) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(r)
+	return recordJSON(&r)
+}
+
+// recordJSON is the record as json.Marshal would return it.
+func recordJSON(r *linux.Record) (json.RawMessage, error) {
+	o := asjson.Begin(512)
+	o.String("id", r.ID)
+	o.IntOpt("pid", int64(r.Pid))
+	o.UintOpt("start_time", r.StartTime)
+	o.String("boot_id", r.BootID)
+	o.Strings("cgroups", r.Cgroups)
+	return o.End()
 }
 
 func (host) Create(ctx context.Context, c RuntimeConfig) (Instance, error) {
@@ -44,7 +56,10 @@ func (host) Reap(ctx context.Context, record json.RawMessage) error {
 // A hostInstance is a container of package linux in the words of this one.
 type hostInstance struct{ *linux.Container }
 
-func (i *hostInstance) Record() (json.RawMessage, error) { return json.Marshal(i.Container.Record()) }
+func (i *hostInstance) Record() (json.RawMessage, error) {
+	r := i.Container.Record()
+	return recordJSON(&r)
+}
 
 func (i *hostInstance) Wait() (ExitStatus, error) {
 	st, err := i.Container.Wait()

@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"encoding/json"
 	"io"
 	"log/slog"
 	"sync"
@@ -54,10 +53,10 @@ func (j *journal) record(e Event) error {
 		default:
 		}
 	}
-	b, err := json.Marshal(e)
+	b, err := e.line()
 	if err != nil { // a record that is no JSON
 		e.Record, e.Error = nil, err.Error()
-		if b, err = json.Marshal(e); err != nil {
+		if b, err = e.line(); err != nil {
 			return err
 		}
 	}

@@ -2,9 +2,10 @@ package lifecycle
 
 import (
 	"bytes"
-	"encoding/json"
 	"strings"
 	"time"
+
+	"sekimori/lifecycle/asjson"
 )
 
 // maxLine is the longest line of output that is kept in one piece.
@@ -16,6 +17,16 @@ type LogRecord struct {
 	Stream  string    `json:"stream"`            // "stdout" or "stderr"
 	Line    string    `json:"line"`              // without its end
 	Partial bool      `json:"partial,omitempty"` // the line goes on in the next record of this stream
+}
+
+// line is the record as JSON: what json.Marshal would return.
+func (r *LogRecord) line() ([]byte, error) {
+	o := asjson.Begin(96 + len(r.Line))
+	o.Time("time", r.Time)
+	o.String("stream", r.Stream)
+	o.String("line", r.Line)
+	o.TrueOpt("partial", r.Partial)
+	return o.End()
 }
 
 // A lineLog turns output into LogRecords.
@@ -58,8 +69,8 @@ func (l *lineLog) end() []byte {
 func (l *lineLog) record(out []byte, partial bool) []byte {
 	r := LogRecord{Time: time.Now(), Stream: l.stream, Line: strings.TrimSuffix(string(l.partial), "\r"), Partial: partial}
 	l.partial = l.partial[:0]
-	b, err := json.Marshal(r)
-	if err != nil { // cannot be: a time and strings
+	b, err := r.line()
+	if err != nil { // cannot be: a time of this century and strings
 		return out
 	}
 	return append(append(out, b...), '\n')

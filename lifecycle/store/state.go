@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sekimori/lifecycle/asjson"
 )
 
 // Version is the version of [State] that this package writes and reads.
@@ -41,6 +43,42 @@ type Container struct {
 	ExitStatus *int            `json:"exit_status,omitempty"` // 128+n if signal n killed it
 	Gone       bool            `json:"gone,omitempty"`        // nothing is left to remove
 	Record     json.RawMessage `json:"record,omitempty"`      // what the runtime must know to remove it
+}
+
+// encode is the state as JSON: what json.Marshal would return.
+func (s *State) encode() ([]byte, error) {
+	o := asjson.Begin(1024)
+	o.Int("version", int64(s.Version))
+	o.String("name", s.Name)
+	o.StringOpt("source", s.Source)
+	o.StringOpt("machine", s.Machine)
+	o.Int("supervisor", int64(s.Supervisor))
+	o.Time("created", s.Created)
+	o.TimeOpt("finished", s.Finished)
+	o.TrueOpt("keep", s.Keep)
+	o.IntPtrOpt("exit_status", s.ExitStatus)
+	o.RawOpt("network", s.Network)
+	if s.Containers == nil {
+		o.Raw("containers", nil)
+	} else {
+		o.Array("containers", len(s.Containers), func(i int) ([]byte, error) { return s.Containers[i].encode() })
+	}
+	return o.End()
+}
+
+func (c *Container) encode() ([]byte, error) {
+	o := asjson.Begin(512)
+	o.String("name", c.Name)
+	o.String("status", c.Status)
+	o.IntOpt("pid", int64(c.Pid))
+	o.Uint("id_base", uint64(c.IDBase))
+	o.TimeOpt("created", c.Created)
+	o.TimeOpt("started", c.Started)
+	o.TimeOpt("finished", c.Finished)
+	o.IntPtrOpt("exit_status", c.ExitStatus)
+	o.TrueOpt("gone", c.Gone)
+	o.RawOpt("record", c.Record)
+	return o.End()
 }
 
 // Ended reports whether nothing of the pod is left but its records.
@@ -116,7 +154,7 @@ func DecodeState(b []byte, pod string) (*State, error) {
 // cut is dealt with by [Store.Adopt].
 func writeState(dir *os.File, s *State) error {
 	s.Version = Version
-	b, err := json.Marshal(s)
+	b, err := s.encode()
 	if err != nil {
 		return err
 	}
