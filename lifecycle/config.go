@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -58,6 +59,13 @@ type PodConfig struct {
 	// Keep leaves the state directory, with events and logs, when the pod has
 	// ended, until the next pod of that name starts.
 	Keep bool
+}
+
+// hasTerminal reports whether one of the containers has a terminal of its own.
+func (c *PodConfig) hasTerminal() bool {
+	return slices.ContainsFunc(c.Containers, func(k Config) bool {
+		return k.Spec != nil && k.Spec.OCI.Process != nil && k.Spec.OCI.Process.Terminal
+	})
 }
 
 func (c *PodConfig) validate() error {

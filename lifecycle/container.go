@@ -55,7 +55,7 @@ type Container struct {
 func newContainer(p *Pod, cfg *Config, idBase uint32) *Container {
 	return &Container{
 		pod: p, cfg: cfg, name: cfg.Spec.Name, idBase: idBase,
-		mail: newMailbox(), out: &output{},
+		mail: newMailbox(), out: newOutput(),
 		exited: make(chan struct{}), gone: make(chan struct{}),
 		status: Creating, program: cfg.Program, mode: cfg.Mode,
 	}

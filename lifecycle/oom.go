@@ -10,6 +10,11 @@ import (
 // that whoever looks at once sees the counter as it was.
 const oomPoll = time.Second
 
+// oomLater is how long a container without a hook that wants to know runs before
+// its memory is watched: to be told of kills costs 0.2 ms of processor time, and
+// whoever ends sooner is looked at when it ends.
+const oomLater = 100 * time.Millisecond
+
 // An oomTeller is an Instance that can say when a process may have been killed
 // for want of memory, and how many were, without its other figures. The channel
 // is closed at the end of ctx or the container.
@@ -34,9 +39,35 @@ func (c *Container) watchOOM(ctx context.Context) (stop func()) {
 	inst := c.inst
 	c.mu.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	switch {
+	case c.hooked(OOM):
+		go func() { // ends with ctx
+			defer close(done)
+			c.tellOOM(ctx, inst)
+		}()
+		return func() { cancel(); <-done }
+	case c.limited():
+		later := time.AfterFunc(oomLater, func() {
+			defer close(done)
+			c.tellOOM(ctx, inst)
+		})
+		return func() {
+			cancel()
+			if !later.Stop() {
+				<-done
+			}
+		}
+	}
+	return cancel
+}
+
+// tellOOM reports out-of-memory kills, those before it is called included, until
+// ctx ends.
+func (c *Container) tellOOM(ctx context.Context, inst Instance) {
 	var events <-chan struct{}
 	var tick <-chan time.Time
-	if t, ok := inst.(oomTeller); ok && (c.hooked(OOM) || c.limited()) {
+	if t, ok := inst.(oomTeller); ok {
 		var err error
 		if events, err = t.OOMEvents(ctx); err != nil {
 			c.pod.log.Debug("no out-of-memory events", "container", c.name, "err", err)
@@ -44,30 +75,26 @@ func (c *Container) watchOOM(ctx context.Context) (stop func()) {
 	}
 	if c.hooked(OOM) {
 		ticker := time.NewTicker(oomPoll)
-		context.AfterFunc(ctx, ticker.Stop)
+		defer ticker.Stop()
 		tick = ticker.C
 	}
 	if events == nil && tick == nil {
-		return cancel
+		return
 	}
-	done := make(chan struct{})
-	go func() { // ends with ctx
-		defer close(done)
-		for {
-			select {
-			case _, ok := <-events:
-				if !ok {
-					return
-				}
-				c.checkOOM(inst)
-			case <-tick:
-				c.checkOOM(inst)
-			case <-ctx.Done():
+	c.checkOOM(inst)
+	for {
+		select {
+		case _, ok := <-events:
+			if !ok {
 				return
 			}
+			c.checkOOM(inst)
+		case <-tick:
+			c.checkOOM(inst)
+		case <-ctx.Done():
+			return
 		}
-	}()
-	return func() { cancel(); <-done }
+	}
 }
 
 // limited reports whether the container's memory has a bound of its own.

@@ -26,10 +26,16 @@ type output struct {
 	log    *store.Rotated
 	child  []*os.File // the container's ends, closed once it has them
 	pipes  []*os.File // our ends
-	pumps  sync.WaitGroup
+	pumps  int        // goroutines that read
+	ended  chan struct{}
 	failed sync.Once
 	tty    *tty
 }
+
+// maxPumps is how many streams are read at most: standard output and error.
+const maxPumps = 2
+
+func newOutput() *output { return &output{ended: make(chan struct{}, maxPumps)} }
 
 // open returns the files that become the container's standard streams.
 func (o *output) open(c *Container) ([3]*os.File, error) {
@@ -64,16 +70,29 @@ func (o *output) open(c *Container) ([3]*os.File, error) {
 // pipe returns the end for the container of a pipe that leads to the log and to
 // the sink, which may be nil.
 func (o *output) pipe(c *Container, stream string, to sink) (*os.File, error) {
-	r, w, err := os.Pipe()
+	// Not os.Pipe: our end alone is to be waited for by the runtime's poller,
+	// and the container does not expect a descriptor that does not block.
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("pipe2", err)
+	}
+	err := unix.SetNonblock(fds[0], true)
+	r, w := os.NewFile(uintptr(fds[0]), stream), os.NewFile(uintptr(fds[1]), stream)
+	o.child, o.pipes = append(o.child, w), append(o.pipes, r)
 	if err != nil {
 		return nil, err
 	}
-	o.child, o.pipes = append(o.child, w), append(o.pipes, r)
-	if err := unix.SetNonblock(int(w.Fd()), false); err != nil { // os.Pipe set it for us, the container does not expect it
-		return nil, err
-	}
-	o.pumps.Go(func() { o.pump(c, r, stream, to) }) // ends when r does; close waits
+	o.read(c, r, stream, to)
 	return w, nil
+}
+
+// read starts a goroutine that reads r until it ends; close waits for it.
+func (o *output) read(c *Container, r io.ReadCloser, stream string, to sink) {
+	o.pumps++
+	go func() {
+		o.pump(c, r, stream, to)
+		o.ended <- struct{}{} // there is room for all
+	}()
 }
 
 // started lets go of what is the container's now.
@@ -92,19 +111,7 @@ func (o *output) close(killed <-chan struct{}) {
 	for _, r := range o.pipes {
 		r.SetReadDeadline(time.Now().Add(outputGrace))
 	}
-	done := make(chan struct{})
-	go func() { // ends when the pumps do; outlives close only if the pod was killed
-		o.pumps.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-killed:
-		select {
-		case <-done:
-		case <-time.After(outputGrace):
-		}
-	}
+	o.wait(killed)
 	for _, r := range o.pipes {
 		r.Close()
 	}
@@ -113,6 +120,21 @@ func (o *output) close(killed <-chan struct{}) {
 	}
 	if o.log != nil {
 		o.log.Close()
+	}
+}
+
+// wait waits for all that read, and only for so long once the pod was killed.
+func (o *output) wait(killed <-chan struct{}) {
+	var late <-chan time.Time
+	for o.pumps > 0 {
+		select {
+		case <-o.ended:
+			o.pumps--
+		case <-killed:
+			killed, late = nil, time.After(outputGrace)
+		case <-late:
+			return
+		}
 	}
 }
 

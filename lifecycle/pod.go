@@ -36,7 +36,8 @@ type Pod struct {
 
 	reports chan report   // what Violation was told
 	missed  atomic.Uint64 // reports of no container of ours that found no room
-	drained chan struct{} // closed when the goroutine that reads reports has ended
+	drain   sync.Once     // starts the goroutine that reads reports
+	drained chan struct{} // closed when it has ended, or will never start
 
 	down  chan struct{} // closed when nothing of the pod is left
 	ended chan struct{} // closed when this process is done with it as well
@@ -104,7 +105,6 @@ func open(ctx context.Context, cfg PodConfig) (*Pod, error) {
 		return nil, errors.Join(err, p.journal.close(), p.dir.Remove())
 	}
 	p.ctx, p.kill = context.WithCancel(context.WithoutCancel(ctx))
-	go p.drain() // ends when end or undo closes reports
 	return p, nil
 }
 

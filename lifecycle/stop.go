@@ -152,14 +152,19 @@ var passed = []os.Signal{
 // [Pod.Signal]; one that ends the program calls a start in progress off. It
 // returns what [Pod.Wait] does. The end of ctx stops the pod. If started is not
 // nil it is called once every workload runs.
+//
+// The signals stay taken when Run returns: it is what a process does last, and
+// giving one back would cost two switches of threads.
 func Run(ctx context.Context, cfg PodConfig, started func(*Pod)) (code int, err error) {
 	signals := make(chan os.Signal, 64)
 	for _, sig := range passed {
-		if sig != unix.SIGHUP || !signal.Ignored(sig) { // nohup asks for what Notify would undo
+		switch {
+		case sig == unix.SIGHUP && signal.Ignored(sig): // nohup asks for what Notify would undo
+		case sig == unix.SIGWINCH && !cfg.hasTerminal(): // nobody would be told, and it ends no process
+		default:
 			signal.Notify(signals, sig)
 		}
 	}
-	defer signal.Stop(signals)
 	p, err := startInterruptible(ctx, cfg, signals)
 	if err != nil {
 		return 1, err

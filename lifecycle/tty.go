@@ -35,7 +35,7 @@ func (o *output) openTTY(c *Container, alone bool) ([3]*os.File, error) {
 	o.child = append(o.child, slave)
 	o.tty = &tty{master: master}
 	std := c.pod.cfg.Stdio
-	o.pumps.Go(func() { o.pump(c, master, "stdout", c.pod.sink(std.Out, c.name, alone)) }) // ends when nobody holds the slave
+	o.read(c, master, "stdout", c.pod.sink(std.Out, c.name, alone)) // until nobody holds the slave
 	if alone && std.In != nil {
 		join := o.tty.feed
 		if term.IsTerminal(int(std.In.Fd())) {

@@ -12,7 +12,7 @@ const maxReports = 256
 type report struct {
 	name   string
 	record json.RawMessage
-	last   bool // nothing follows: drain ends
+	last   bool // nothing follows
 }
 
 // Violation reports frames that were dropped, or would have been, of the named
@@ -20,6 +20,7 @@ type report struct {
 // is. It never blocks: what comes in faster than it can be recorded is counted,
 // and added to the count of the container's next one.
 func (p *Pod) Violation(name string, record json.RawMessage) {
+	p.drain.Do(func() { go p.record() }) // ends when close or undo says so
 	select {
 	case p.reports <- report{name: name, record: record}:
 	default:
@@ -34,8 +35,8 @@ func (p *Pod) missedOf(name string) *atomic.Uint64 {
 	return &p.missed
 }
 
-// drain records the reports until the last.
-func (p *Pod) drain() {
+// record records the reports until the last.
+func (p *Pod) record() {
 	defer close(p.drained)
 	for r := range p.reports {
 		if r.last {
@@ -51,11 +52,15 @@ func (p *Pod) drain() {
 	}
 }
 
-// stopReports ends drain once it has recorded what came so far. The channel is
+// stopReports ends record once it has recorded what came so far. The channel is
 // not closed: the data path may still report, to nobody.
 func (p *Pod) stopReports() {
-	p.reports <- report{last: true}
-	<-p.drained
+	p.drain.Do(func() { close(p.drained) }) // no report came
+	select {
+	case p.reports <- report{last: true}:
+		<-p.drained
+	case <-p.drained:
+	}
 	for _, name := range append(p.Containers(), "") {
 		if n := p.missedOf(name).Swap(0); n > 0 {
 			p.journal.emit(Event{Type: EventViolation, Container: name, Count: n})

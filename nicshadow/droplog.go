@@ -97,6 +97,7 @@ type DropLog struct {
 	// mu guards closed: nothing is sent on queue afterwards.
 	mu     sync.RWMutex
 	closed bool
+	begin  sync.Once // of the goroutine that writes: most pods drop nothing for long
 	done   sync.WaitGroup
 }
 
@@ -110,7 +111,8 @@ type dropped struct {
 	head       [dropHead]byte
 }
 
-// NewDropLog returns a drop log; [DropLog.Close] ends its goroutine.
+// NewDropLog returns a drop log; [DropLog.Close] ends its goroutine, which the
+// first record starts.
 func NewDropLog(cfg DropLogConfig) *DropLog {
 	if cfg.Rate <= 0 {
 		cfg.Rate = DefaultDropRate
@@ -118,10 +120,10 @@ func NewDropLog(cfg DropLogConfig) *DropLog {
 	if cfg.Burst <= 0 {
 		cfg.Burst = DefaultDropBurst
 	}
-	l := &DropLog{cfg: cfg, queue: make(chan dropped, dropQueue)}
-	l.done.Go(l.write)
-	return l
+	return &DropLog{cfg: cfg, queue: make(chan dropped, dropQueue)}
 }
+
+func (l *DropLog) start() { l.done.Go(l.write) }
 
 // write hands records to the sink. It ends when the queue is closed.
 func (l *DropLog) write() {
@@ -181,6 +183,7 @@ func (s *DropSource) offer(container string, b []byte, k *frame.Key, j *Judgemen
 	if s.log.closed {
 		return
 	}
+	s.log.begin.Do(s.log.start)
 	select {
 	case s.log.queue <- d:
 		s.suppressed.Add(-d.suppressed)

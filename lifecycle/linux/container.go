@@ -127,20 +127,20 @@ func (c *Container) advance(ctx context.Context, verb string, from, to state) er
 // the pid namespace, all others. It may be called more than once.
 func (c *Container) Wait() (ExitStatus, error) {
 	c.mu.Lock()
-	if c.waited == nil {
+	first := c.waited == nil
+	if first {
 		c.waited = make(chan struct{})
-		done := c.waited
-		go func() { // ends with the process
-			st, err := c.proc.wait()
-			c.mu.Lock()
-			c.status, c.werr = st, err
-			c.state = max(c.state, stopped)
-			c.mu.Unlock()
-			close(done)
-		}()
 	}
 	done := c.waited
 	c.mu.Unlock()
+	if first {
+		st, err := c.proc.wait()
+		c.mu.Lock()
+		c.status, c.werr = st, err
+		c.state = max(c.state, stopped)
+		c.mu.Unlock()
+		close(done)
+	}
 	<-done
 	return c.status, c.werr
 }

@@ -84,6 +84,10 @@ func (p *Pod) Create(name string) (*os.File, error) {
 
 const socketName = "control.sock"
 
+// backlog is how many connections may wait to be accepted; the kernel takes the
+// smaller one of this and its own bound (net.core.somaxconn).
+const backlog = 4096
+
 // Listen makes the control socket. The address of a unix socket ends at 107
 // bytes, which a long path of a state directory would pass: bind through the
 // open directory instead.
@@ -91,16 +95,34 @@ func (p *Pod) Listen() (*net.UnixListener, error) {
 	if err := unlinkat(p.dir, socketName, 0); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	l, err := net.ListenUnix("unix", socketAddr(p.dir))
+	l, err := listen(socketAddr(p.dir))
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err // without its address, which says nothing
-		}
 		return nil, fmt.Errorf("state directory: %s/%s: %w", p.dir.Name(), socketName, err)
 	}
 	l.SetUnlinkOnClose(false) // Remove does it; the descriptor in its address may be another file by then
 	return l, nil
+}
+
+// listen is net.ListenUnix without its look at /proc/sys for how many may wait
+// to be accepted, which costs as much as the rest.
+func listen(at *net.UnixAddr) (*net.UnixListener, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	f := os.NewFile(uintptr(fd), at.Name)
+	defer f.Close() // the listener has a descriptor of its own
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: at.Name}); err != nil {
+		return nil, os.NewSyscallError("bind", err)
+	}
+	if err := unix.Listen(fd, backlog); err != nil {
+		return nil, os.NewSyscallError("listen", err)
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.UnixListener), nil
 }
 
 // Dial connects to the control socket of a pod. The error is a [*DownError] if
