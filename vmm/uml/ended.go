@@ -37,13 +37,13 @@ var traps = []struct{ said, why string }{
 // which the jail's filter does not let it.
 const aborted = 127
 
-func exitError(ws syscall.WaitStatus, c *console) error {
+func exitError(ws syscall.WaitStatus, c *reader) error {
 	// A signal that comes late makes a kernel abort after it has powered off:
 	// in 1 of 900 boots without a jail, by SIGABRT, and 3 of 2000 in one.
-	if ws.Exited() && (ws.ExitStatus() == 0 || ws.ExitStatus() == aborted && strings.HasSuffix(c.last(), "reboot: Power down")) {
+	if ws.Exited() && (ws.ExitStatus() == 0 || ws.ExitStatus() == aborted && strings.HasSuffix(c.Last(), "reboot: Power down")) {
 		return nil
 	}
-	e := &ExitError{Status: ws, Last: c.last()}
+	e := &ExitError{Status: ws, Last: c.Last()}
 	switch {
 	case ws.Signaled() && ws.Signal() == unix.SIGSYS:
 		e.Why = "killed by the system call filter of its jail"

@@ -14,7 +14,7 @@ import (
 // A Machine runs. Its methods may be called from any goroutine.
 type Machine struct {
 	process *os.Process
-	console *console
+	console *reader
 	cgroup  *cgroup
 	sockets []net.Listener // by device; each gives one connection
 

@@ -62,9 +62,9 @@ func probe(ctx context.Context, c *Config) (*Probed, error) {
 	err = m.Wait()
 	switch {
 	case context.Cause(ctx) != nil:
-		err = fmt.Errorf("%w; last words: %q", context.Cause(ctx), m.console.last())
+		err = fmt.Errorf("%w; last words: %q", context.Cause(ctx), m.console.Last())
 	case err == nil && w.after == 0:
-		err = fmt.Errorf("it ended before its init ran; last words: %q", m.console.last())
+		err = fmt.Errorf("it ended before its init ran; last words: %q", m.console.Last())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s (%s) cannot run here: %w", c.Kernel, c.Info.Release, err)
