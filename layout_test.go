@@ -62,7 +62,7 @@ var exitHere = []string{"lifecycle/linux", "vmm/uml/jail", "nicshadow/hostlink"}
 // framePath is what runs for every frame. gopacket panics on 17 of 3,224
 // public frames, and allocates; it reads files and checks tests elsewhere.
 var framePath = []string{"nicshadow", "nicshadow/frame", "nicshadow/rule", "nicshadow/tap", "nicshadow/uplink", "nicshadow/hostlink",
-	"vmm/guestmem", "vmm/virtq", "vmm/virtio", "vmm/vhostuser"}
+	"vmm/guestmem", "vmm/virtq", "vmm/virtio", "vmm/vhostuser", "vmm/mmio"}
 
 // denied imports, for all but tests, and why. The trees only.
 var denied = map[string]string{
