@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -47,13 +48,20 @@ func traces(t *testing.T, state, prefix string) (all []string) {
 	return all
 }
 
-// TestMachineSoak starts and stops pods, one after the other and three at a
-// time; then nothing of them is left on the host.
+// TestMachineSoak starts and stops pods, one after the other and as many three at
+// a time; then nothing of them is left on the host. SEKI_SOAK says how many: with
+// 500 it is a thousand boots.
 func TestMachineSoak(t *testing.T) {
 	require(t, "root", "uml")
 	rounds := 20
 	if testing.Short() {
 		rounds = 3
+	}
+	if s := os.Getenv("SEKI_SOAK"); s != "" {
+		var err error
+		if rounds, err = strconv.Atoi(s); err != nil || rounds < 1 {
+			t.Fatalf("SEKI_SOAK=%s: want a number of pods", s)
+		}
 	}
 	r := newRig(t)
 	if err := os.Mkdir(filepath.Join(r.dir, "rw"), 0o755); err != nil {

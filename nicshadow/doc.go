@@ -33,7 +33,7 @@
 //
 //   - A guest's port has an envelope: the host's own program, given with the
 //     port and sealed in it. A frame must pass both programs. What the envelope
-//     drops, drops in audit mode too.
+//     drops, drops in audit mode too, unless the host itself only watches.
 //
 //   - What a program remembers ([rule.State]) is its sender's own, goes on over
 //     a reload, and is noted of what passes only: a frame that goes on, or one
