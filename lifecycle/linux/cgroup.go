@@ -94,12 +94,19 @@ func newCgroup(path string, r *specs.LinuxResources) (*cgroup, error) {
 }
 
 // make makes the directories, denies devices and sets limits. Limits are the
-// library's job; directories and device rules on v1 are ours, for it opens
+// library's job; directories on v1 and device rules are ours, for it opens
 // devices.allow once for each of 12 rules: 0.35 ms of the start, measured.
 func (c *cgroup) make(r *specs.LinuxResources) error {
 	if unified() {
-		_, err := cgroup2.NewManager(cgroupRoot, c.path, cgroup2.ToResources(withDevices(r)))
-		return err
+		limits := r
+		if limits == nil {
+			limits = &specs.LinuxResources{}
+		}
+		if _, err := cgroup2.NewManager(cgroupRoot, c.path, cgroup2.ToResources(limits)); err != nil {
+			return err
+		}
+		// ToResources leaves devices out.
+		return filterDevices(filepath.Join(cgroupRoot, c.path), withDevices(r).Devices)
 	}
 	for _, d := range c.dirs {
 		if err := mkdirAll(d); err != nil {

@@ -34,7 +34,7 @@ func TestUnified(t *testing.T) {
 	cfg := faultConfig(t)
 	useV2(t)
 	cfg.ID = "faults/v2"
-	cfg.Spec.OCI.Process.Args = []string{"/bin/busybox", "sh", "-c", "/bin/busybox cat /proc/self/cgroup; /bin/busybox ls /sys/fs/cgroup; /bin/busybox mknod /dev/shm/k c 1 11; /bin/busybox cat /dev/shm/k; echo x > /dev/null && echo null; /bin/busybox sleep 100"}
+	cfg.Spec.OCI.Process.Args = []string{"/bin/busybox", "sh", "-c", "/bin/busybox cat /proc/self/cgroup; /bin/busybox ls /sys/fs/cgroup; /bin/busybox mknod /dev/shm/k c 10 200; /bin/busybox cat /dev/shm/k; /bin/busybox mknod /dev/shm/full c 1 7; /bin/busybox head -c 1 /dev/shm/full | /bin/busybox wc -c; echo x > /dev/null && echo null; /bin/busybox sleep 100"}
 	// As real root, so that the kernel lets nodes be made, and the filter decides.
 	cfg.Spec.OCI.Linux.Namespaces = cfg.Spec.OCI.Linux.Namespaces[1:]
 	caps := cfg.Spec.OCI.Process.Capabilities
@@ -68,7 +68,7 @@ func TestUnified(t *testing.T) {
 		}
 		out.Write(buf[:n])
 	}
-	for _, want := range []string{"0::/\n", "cgroup.procs\n", "cat: can't open '/dev/shm/k': Operation not permitted\n"} {
+	for _, want := range []string{"0::/\n", "cgroup.procs\n", "cat: can't open '/dev/shm/k': Operation not permitted\n", "\n1\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in %q", want, out.String())
 		}

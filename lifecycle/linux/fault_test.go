@@ -136,7 +136,7 @@ func TestParentFails(t *testing.T) {
 		"an id map":             func(c *Config) { c.IDBase = 0 },
 		"a device":              func(c *Config) { c.Spec.OCI.Linux.Namespaces[0].Path = "/dev/null" },
 		"a user":                func(c *Config) { c.Spec.OCI.Process.User.Username = "nobody-there" },
-		"an oom score":          func(c *Config) { n := -1000; c.Spec.OCI.Process.OOMScoreAdj = &n },
+		"an oom score":          func(c *Config) { n := -1001; c.Spec.OCI.Process.OOMScoreAdj = &n },
 		"a capability":          func(c *Config) { c.Spec.OCI.Process.Capabilities.Bounding = []string{"CAP_NONESUCH"} },
 	}
 	for name, spoil := range cases {

@@ -70,10 +70,13 @@ func TestPidsLimit(t *testing.T) {
 
 func TestCPULimit(t *testing.T) {
 	quota, period := int64(20000), uint64(100000)
-	s := sh(t, "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-	require(t, "cgroup v1", exists("/sys/fs/cgroup/cpu"))
+	script, says := "cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpuset.cpus", "20000 100000\n0\n"
+	if exists("/sys/fs/cgroup/cpu") { // v1
+		script, says = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us", "20000\n"
+	}
+	s := sh(t, script)
 	s.OCI.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota, Period: &period, Cpus: "0"}}
-	want(t, s, "20000\n")
+	want(t, s, says)
 }
 
 func TestRlimits(t *testing.T) {
