@@ -17,8 +17,8 @@ type Config struct {
 
 	Devices []Device
 
-	// Console gets what the guest writes to its serial port. A Write that blocks
-	// stops the guest at its next character. May be nil; the end of it is kept in
+	// Console gets what the guest writes to its serial port, line by line, from one
+	// goroutine. A Write that blocks stops the guest some lines later, and Wait. May be nil; the end of it is kept in
 	// any case ([Machine.Console]).
 	Console io.Writer
 

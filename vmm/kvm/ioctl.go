@@ -21,6 +21,7 @@ var (
 	ioSetIdentityMap  = kvm.IIOW(0x48, 8)
 	ioIRQFD           = kvm.IIOW(0x76, unsafe.Sizeof(irqfd{}))
 	ioRun             = kvm.IIO(0x80)
+	ioGetRegs         = kvm.IIOR(0x81, unsafe.Sizeof(kvm.Regs{}))
 	ioSetRegs         = kvm.IIOW(0x82, unsafe.Sizeof(kvm.Regs{}))
 	ioSetSregs        = kvm.IIOW(0x84, unsafe.Sizeof(kvm.Sregs{}))
 	ioGetMSRs         = kvm.IIOWR(0x88, 8)

@@ -27,12 +27,14 @@ type Machine struct {
 	serial  *serial
 	uart    *event
 	console *console.Log
-	watched bool // somebody wants registers at a kick
+	lines   chan []byte // to the console; see print
+	watched bool        // somebody wants registers at a kick
 
 	exits    atomic.Uint64
 	stopping atomic.Bool
-	once     sync.Once // of stop
-	cause    error     // why; to be read after done, like err
+	stopped  chan struct{} // closed with it
+	once     sync.Once     // of stop
+	cause    error         // why; to be read after done, like err
 	done     chan struct{}
 	err      error
 }
@@ -51,7 +53,7 @@ func Start(ctx context.Context, c *Config) (*Machine, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Machine{vm: -1, console: console.New(cfg.Console), done: make(chan struct{})}
+	m := &Machine{vm: -1, console: console.New(cfg.Console), lines: make(chan []byte, consoleQueue), stopped: make(chan struct{}), done: make(chan struct{})}
 	if err := m.build(&cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("machine: %w", err), m.release())
 	}
@@ -119,8 +121,24 @@ func (m *Machine) board() (err error) {
 	if m.uart, err = newEvent(m.vm, serialGSI); err != nil {
 		return err
 	}
-	m.serial = &serial{out: m.console, interrupt: m.uart.signal}
+	m.serial = &serial{out: m.print, interrupt: m.uart.signal}
 	return nil
+}
+
+// consoleQueue is how many lines wait for the console.
+const consoleQueue = 64
+
+// print passes a line of the guest's on to the goroutine of the console: to write a
+// log may take what no vCPU's thread may do. A guest that is killed does not wait.
+func (m *Machine) print(line []byte) {
+	select {
+	case m.lines <- line:
+	default:
+		select {
+		case m.lines <- line:
+		case <-m.stopped:
+		}
+	}
 }
 
 // setIdentityMap gives VMX the page that it wants for the time without paging.
@@ -182,6 +200,7 @@ func (m *Machine) stop(cause error) {
 	m.once.Do(func() {
 		m.cause = cause
 		m.stopping.Store(true)
+		close(m.stopped)
 		for _, v := range m.cpus {
 			v.kick()
 		}
@@ -190,7 +209,12 @@ func (m *Machine) stop(cause error) {
 
 // work runs the processors, from the start to the end of the machine.
 func (m *Machine) work() {
-	var all sync.WaitGroup
+	var printed, all sync.WaitGroup
+	printed.Go(func() {
+		for line := range m.lines {
+			m.console.Write(line)
+		}
+	})
 	for _, v := range m.cpus {
 		all.Go(func() {
 			if err := v.loop(); err != nil {
@@ -201,6 +225,8 @@ func (m *Machine) work() {
 	all.Wait()
 	m.stop(nil) // waits for the one that stopped them, who may still be at it
 	m.serial.flush()
+	close(m.lines) // no processor prints any more
+	printed.Wait()
 	m.err = errors.Join(ended(m.cause, m.console.String(), m.console.Last()), m.release())
 	close(m.done)
 }

@@ -86,9 +86,12 @@ func (v *vcpu) set(r *kvm.Regs, s *kvm.Sregs) error {
 // loop runs the processor until the machine ends, on a thread of its own that
 // ends with it. It returns why the machine is to end, nil if it does already.
 func (v *vcpu) loop() error {
-	runtime.LockOSThread() // and is never unlocked: the thread ends with the processor
+	runtime.LockOSThread() // and is never unlocked: what bounds the thread cannot be undone
 	v.tid.Store(int32(unix.Gettid()))
 	defer v.tid.Store(0)
+	if err := contain(); err != nil {
+		return err
+	}
 	for !v.m.stopping.Load() {
 		_, err := ioctl(v.fd, ioRun, nil)
 		switch {

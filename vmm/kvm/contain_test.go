@@ -1,0 +1,136 @@
+package kvm
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// inThread runs f on a contained thread, which ends with it.
+func inThread(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := contain()
+		if err == nil {
+			f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestContained: a vCPU's thread opens, connects, traces and maps nothing that
+// runs, and has no capability; the threads beside it go on as they were.
+func TestContained(t *testing.T) {
+	inThread(t, func() {
+		if _, err := os.Open("/"); !errors.Is(err, unix.EPERM) {
+			t.Errorf("open: %v", err)
+		}
+		if _, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); !errors.Is(err, unix.EPERM) {
+			t.Errorf("socket: %v", err)
+		}
+		if _, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); !errors.Is(err, unix.EPERM) {
+			t.Errorf("mmap of code: %v", err)
+		}
+		if err := unix.Kill(os.Getppid(), 0); !errors.Is(err, unix.EPERM) {
+			t.Errorf("kill: %v", err)
+		}
+		if err := unix.Tgkill(1, 1, 0); !errors.Is(err, unix.EPERM) {
+			t.Errorf("tgkill: %v", err)
+		}
+		if _, err := ioctl(0, unix.TIOCSTI, nil); !errors.Is(err, unix.EPERM) {
+			t.Errorf("ioctl: %v", err)
+		}
+		if _, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); !errors.Is(err, unix.EPERM) {
+			t.Errorf("prctl: %v", err)
+		}
+	})
+	// Seen from outside: capset of its own thread is not for it any more.
+	tid, end, ended := make(chan int), make(chan bool), make(chan bool)
+	go func() {
+		defer close(ended)
+		inThread(t, func() {
+			tid <- unix.Gettid()
+			<-end
+		})
+	}()
+	status, err := os.ReadFile("/proc/self/task/" + strconv.Itoa(<-tid) + "/status")
+	close(end)
+	<-ended
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(string(status), want+"\n") {
+			t.Errorf("no %q in its status:\n%s", want, status)
+		}
+	}
+	if f, err := os.Open("/"); err != nil {
+		t.Errorf("another thread: open: %v", err)
+	} else {
+		f.Close()
+	}
+	if err := exec.Command("/bin/true").Run(); err != nil {
+		t.Errorf("another thread: exec: %v", err)
+	}
+}
+
+// TestDeadly: a call that only an attacker makes is the end of the process.
+func TestDeadly(t *testing.T) {
+	const child = "SEKI_TEST_CHILD"
+	if os.Getenv(child) != "" {
+		inThread(t, func() { unix.Exec("/bin/true", []string{"true"}, nil) })
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestDeadly$")
+	cmd.Env = append(os.Environ(), child+"=1")
+	err := cmd.Run()
+	var e *exec.ExitError
+	if !errors.As(err, &e) || e.Sys().(syscall.WaitStatus).Signal() != unix.SIGSYS {
+		t.Errorf("a thread that executes a program: %v; want SIGSYS", err)
+	}
+}
+
+// TestRuntimeContained: what the Go runtime does on such a thread, it may: memory
+// grows and is collected, goroutines are started and waited for, the thread sleeps,
+// wakes others, and ends.
+func TestRuntimeContained(t *testing.T) {
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			inThread(t, func() {
+				var held [][]byte
+				for i := range 200 {
+					held = append(held, make([]byte, 64<<10))
+					done := make(chan bool)
+					for range 4 {
+						go func() { done <- len(make([]byte, 32<<10)) > 0 }()
+					}
+					for range 4 {
+						<-done
+					}
+					if i%20 == 0 {
+						runtime.GC()
+						debug.FreeOSMemory()
+						held = nil
+					}
+				}
+				_ = held
+			})
+		})
+	}
+	all.Wait()
+}
