@@ -12,6 +12,8 @@
 //   - on machine uml the first word of hello comes within 150 ms, one more
 //     container within 50, and a frame that is traced to its sender takes at
 //     most a quarter longer than one that need not be;
+//   - on KVM, to find out who sent a frame and to judge it takes at most a tenth
+//     of what a small guest's kick of its card takes without, and no allocation;
 //   - a container with NIC, policy, cgroup and seccomp starts and ends in less
 //     time than crun takes for one without a NIC.
 //

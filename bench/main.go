@@ -21,6 +21,7 @@ var sections = []section{
 	{"reload", reload},
 	{"start", start},
 	{"machine", machine},
+	{"kick", kick},
 }
 
 // sekiPath names a built seki; empty to build one.
