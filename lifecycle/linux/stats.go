@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -67,7 +68,10 @@ func (c *cgroup) statsV2(r *reader) (s Stats) {
 	s.MemoryPeak = r.number(d, "memory.peak")
 	s.MemoryLimit = r.number(d, "memory.max")
 	s.CPUNanos = r.field(d, "cpu.stat", "usage_usec") * 1000
-	s.Pids = r.number(d, "pids.current")
+	if s.Pids = r.number(d, "pids.current"); s.Pids == 0 {
+		// The controller is there where a limit was asked for.
+		s.Pids = uint64(len(strings.Fields(r.read(d, "cgroup.threads"))))
+	}
 	return s
 }
 
@@ -137,54 +141,91 @@ func (c *Container) OOMEvents(ctx context.Context) (<-chan struct{}, error) {
 		defer stop()
 		defer f.Close()
 		buf := make([]byte, 4096)
-		for {
-			if _, err := f.Read(buf); err != nil {
+		for over := c.cgroup.over(); !over; {
+			n, err := f.Read(buf)
+			if err != nil {
 				return
 			}
-			// Both kinds of file also speak up when the group goes.
-			if _, err := os.Stat(c.cgroup.killDirs()[0]); err != nil {
-				return
-			}
-			select {
-			case events <- struct{}{}:
-			default:
+			over = c.cgroup.over()
+			// An eventfd also speaks up when the group goes.
+			if f.memory >= 0 && watched(buf[:n], f.memory) || f.memory < 0 && !over {
+				select {
+				case events <- struct{}{}:
+				default:
+				}
 			}
 		}
 	}()
 	return events, nil
 }
 
+// over says that the group is gone, or, on v2, has no process any more.
+func (c *cgroup) over() bool {
+	if _, err := os.Stat(c.killDirs()[0]); err != nil {
+		return true
+	}
+	var r reader
+	return unified() && r.field(c.dirs[""], "cgroup.events", "populated") == 0
+}
+
+// An oomFile is readable after a group ran out of memory: an eventfd on v1, an
+// inotify descriptor on v2.
+type oomFile struct {
+	*os.File
+	memory int32 // the watch of memory.events; -1 on v1
+}
+
+// watched says whether one of the inotify events in b is of the watch wd.
+func watched(b []byte, wd int32) bool {
+	for len(b) >= unix.SizeofInotifyEvent {
+		// struct inotify_event: wd, mask, cookie, len; a name of len bytes.
+		if int32(binary.NativeEndian.Uint32(b)) == wd {
+			return true
+		}
+		b = b[min(len(b), unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(b[12:]))):]
+	}
+	return false
+}
+
 // oomEvents opens a file that is readable after the group ran out of memory: an
-// eventfd on v1 (Documentation/admin-guide/cgroup-v1/memory.rst, 10), an
-// inotify watch on memory.events on v2.
-func (c *cgroup) oomEvents() (*os.File, error) {
+// eventfd on v1 (Documentation/admin-guide/cgroup-v1/memory.rst, 10), inotify
+// watches on v2: of memory.events, and of cgroup.events, whose "populated" tells
+// of the end (removing a group tells nobody).
+func (c *cgroup) oomEvents() (oomFile, error) {
 	if unified() {
-		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := unix.InotifyAddWatch(fd, filepath.Join(c.dirs[""], "memory.events"), unix.IN_MODIFY|unix.IN_DELETE_SELF); err != nil {
-			unix.Close(fd)
-			return nil, err
-		}
-		return os.NewFile(uintptr(fd), "memory.events"), nil
+		return c.watchEvents()
 	}
 	dir, ok := c.dirs["memory"]
 	if !ok {
-		return nil, errors.New("this host has no memory controller")
+		return oomFile{}, errors.New("this host has no memory controller")
 	}
 	oom, err := unix.Open(filepath.Join(dir, "memory.oom_control"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return oomFile{}, err
 	}
 	defer unix.Close(oom)
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		return nil, err
+		return oomFile{}, err
 	}
 	if err := writeFile(filepath.Join(dir, "cgroup.event_control"), fmt.Sprintf("%d %d", fd, oom)); err != nil {
 		unix.Close(fd)
-		return nil, err
+		return oomFile{}, err
 	}
-	return os.NewFile(uintptr(fd), "oom eventfd"), nil
+	return oomFile{os.NewFile(uintptr(fd), "oom eventfd"), -1}, nil
+}
+
+func (c *cgroup) watchEvents() (oomFile, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return oomFile{}, err
+	}
+	var watches [2]int
+	for i, name := range []string{"memory.events", "cgroup.events"} {
+		if watches[i], err = unix.InotifyAddWatch(fd, filepath.Join(c.dirs[""], name), unix.IN_MODIFY); err != nil {
+			unix.Close(fd)
+			return oomFile{}, err
+		}
+	}
+	return oomFile{os.NewFile(uintptr(fd), "memory.events"), int32(watches[0])}, nil
 }
