@@ -166,7 +166,11 @@ func (f *finder) driver(l *Layout) {
 	n := &l.Net
 	had := f.err
 	f.choose("send_queue", "vq", "napi", "sg")
-	n.VQ, n.VQPacked = f.need("vring_virtqueue.vq", 0), f.need("vring_virtqueue.packed_ring", 1)
+	n.VQ = f.need("vring_virtqueue.vq", 0)
+	if n.VQPacked = f.may("vring_virtqueue.packed_ring", 1); n.VQPacked == None {
+		// Newer versions (7.3) have one of several layouts, of which the first, 0, is split.
+		n.VQPacked = f.need("vring_virtqueue.layout", 4)
+	}
 	n.VQNum, n.VQDesc = f.need("vring_virtqueue.split.vring.num", 4), f.need("vring_virtqueue.split.vring.desc", 8)
 	n.VQState = f.need("vring_virtqueue.split.desc_state", 8)
 	n.DescData, n.DescSize = f.need("vring_desc_state_split.data", 8), f.size("vring_desc_state_split")

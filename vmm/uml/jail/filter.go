@@ -95,9 +95,10 @@ func checks(f Filter) []check {
 	}
 	if f == Narrow {
 		// The stage's own execution of the program: see programFD.
-		cs = append(cs, check{nr: unix.SYS_EXECVEAT, arg: 0, one: []uint32{programFD}})
+		return append(cs, check{nr: unix.SYS_EXECVEAT, arg: 0, one: []uint32{programFD}})
 	}
-	return cs
+	// 7.x asks for what the stage has set, and would otherwise execute itself anew.
+	return append(cs, check{nr: unix.SYS_PERSONALITY, arg: 0, one: []uint32{addrNoRandomize}})
 }
 
 // Offsets into struct seccomp_data (include/uapi/linux/seccomp.h).

@@ -243,8 +243,11 @@ func configure(ctx context.Context, tree, out string) (lost []string, err error)
 	if err := os.Mkdir(out, 0o755); err != nil {
 		return nil, err
 	}
-	file := filepath.Join(out, "all.config")
-	if err := os.WriteFile(file, configText, 0o644); err != nil {
+	file, text := filepath.Join(out, "all.config"), bytes.Clone(configText)
+	for _, name := range renamed {
+		text = append(text, name+"=y\n"...)
+	}
+	if err := os.WriteFile(file, text, 0o644); err != nil {
 		return nil, err
 	}
 	if _, err := output(ctx, "", "make", makeArgs(tree, out, "-s", "KCONFIG_ALLCONFIG="+file, "allnoconfig")...); err != nil {
@@ -261,6 +264,10 @@ func configure(ctx context.Context, tree, out string) (lost []string, err error)
 	return lost, nil
 }
 
+// renamed are options of newer versions by what they were called before. Where
+// the new name is not one that can be set, setting it changes nothing.
+var renamed = map[string]string{"CONFIG_PROC_SYSCTL": "CONFIG_SYSCTL"}
+
 func notHeeded(options []string) error {
 	return fmt.Errorf("configure: make did not heed %s", strings.Join(options, ", "))
 }
@@ -274,7 +281,8 @@ func dropped(want, have []byte) (lost, on []string) {
 	}
 	for line := range strings.Lines(string(want)) {
 		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "CONFIG_") && !strings.HasSuffix(line, "=n") && !set[line] {
+		name, value, _ := strings.Cut(line, "=")
+		if strings.HasPrefix(line, "CONFIG_") && value != "n" && !set[line] && !set[renamed[name]+"="+value] {
 			lost = append(lost, line)
 		}
 		if off, ok := strings.CutSuffix(line, " is not set"); ok && set[strings.TrimPrefix(off, "# ")+"=y"] {

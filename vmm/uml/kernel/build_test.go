@@ -195,7 +195,7 @@ func TestBuildOther(t *testing.T) {
 	h.write("bin/patch", "#!/bin/sh\nexec "+patch+" \"$@\"\n")
 	h.write("version", "7.3.4\n")
 	h.write("archive.tar", "an archive")
-	h.write("sed", "/CONFIG_PROC_SYSCTL/d")
+	h.write("sed", "/CONFIG_PROC_SYSCTL/d;/CONFIG_PSI=/d")
 	for file, text := range kernel.Patched(newer) {
 		h.write("tree/"+file, text)
 	}
@@ -204,7 +204,7 @@ func TestBuildOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if k.SourceVersion != "7.3.4" || k.SourcePackage != "archive.tar" || !slices.Equal(k.Lost, []string{"CONFIG_PROC_SYSCTL=y"}) {
+	if k.SourceVersion != "7.3.4" || k.SourcePackage != "archive.tar" || !slices.Equal(k.Lost, []string{"CONFIG_PSI=y"}) {
 		t.Errorf("built %+v", k.Manifest)
 	}
 	if _, err := kernel.Find(h.opt.Dir); !errors.Is(err, kernel.ErrNone) {
