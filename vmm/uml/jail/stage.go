@@ -125,7 +125,14 @@ func (m *message) limits() error {
 		{"msgqueue", unix.RLIMIT_MSGQUEUE, 0},
 		{"nproc", unix.RLIMIT_NPROC, maxProcesses},
 	} {
-		if err := unix.Setrlimit(l.which, &unix.Rlimit{Cur: l.value, Max: l.value}); err != nil {
+		var have unix.Rlimit
+		if err := unix.Getrlimit(l.which, &have); err != nil {
+			return fmt.Errorf("rlimit %s: %w", l.name, err)
+		}
+		// What the user has less of cannot be raised in here: a host of little
+		// memory, or ulimit -H, gives fewer processes.
+		value := min(l.value, have.Max)
+		if err := unix.Setrlimit(l.which, &unix.Rlimit{Cur: value, Max: value}); err != nil {
 			return fmt.Errorf("rlimit %s: %w", l.name, err)
 		}
 	}
