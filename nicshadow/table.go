@@ -62,6 +62,7 @@ type force struct {
 type slot struct {
 	name  string
 	force atomic.Pointer[force]
+	trial atomic.Pointer[Trial] // nil for none
 	counters
 
 	// Guarded by Table.mu.
@@ -100,10 +101,12 @@ func (t *Table) Register(s Sender, name string) error {
 func (t *Table) Unregister(s Sender) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.slot(s) == nil {
+	sl := t.slot(s)
+	if sl == nil {
 		return fmt.Errorf("unregister sender %d: %w", s, ErrUnknownSender)
 	}
 	t.put(s, nil)
+	sl.endTrial()
 	return nil
 }
 
