@@ -47,6 +47,8 @@ var upward = map[string]string{
 	// ruletest makes programs of the rule machine, ebpf translates them.
 	"nicshadow/rule/ruletest": "nicshadow/rule",
 	"nicshadow/rule/ebpf":     "nicshadow/rule",
+	// kernel serves ports of the switch.
+	"nicshadow/kernel": "nicshadow",
 }
 
 // trees are held to crossTree; what else lies at the top (bench, e2e,

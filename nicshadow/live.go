@@ -22,7 +22,18 @@ func (sw *Switch) Live(cfg LiveConfig) (end func(), err error) {
 	if !sw.live.CompareAndSwap(nil, &cfg) {
 		return nil, ErrCapturing
 	}
-	return func() { sw.live.CompareAndSwap(&cfg, nil) }, nil
+	end = func() {
+		if sw.live.CompareAndSwap(&cfg, nil) {
+			if err := sw.watchPaths(); err != nil {
+				sw.cfg.Log.Error("capture goes on in the kernel", "err", err)
+			}
+		}
+	}
+	if err := sw.watchPaths(); err != nil {
+		end()
+		return nil, err
+	}
+	return end, nil
 }
 
 // watch offers a judged frame to the live capture, if there is one. The load is

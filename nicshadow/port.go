@@ -38,6 +38,8 @@ type port struct {
 	// members are a shared port's stations by Sender, never changed: changes
 	// store a new slice. nil at other ports.
 	members *atomic.Pointer[[]*station]
+	// path moves the frames of a port that this process does not; nil at others.
+	path Path
 
 	done sync.WaitGroup
 	gate gate
@@ -82,6 +84,7 @@ func (p *port) stop() error {
 	for _, st := range p.stations() {
 		st.unbind()
 	}
+	p.letGo()
 	if err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("close port %s: %w", p.name, err)
 	}

@@ -26,6 +26,7 @@ const (
 	ReceiverClosed     // the receiver has no program in force
 	ReceiverFull       // the receiver's queue is full
 	ReceiverDown       // the receiver's device is down or gone
+	ReceiverShort      // longer than the receiver's card takes
 	ReceiverRefuses    // the receiver's ingress policy drops it
 
 	// Counted for the receiver, besides ReceiverRefuses for the sender.
@@ -56,6 +57,7 @@ var reasonNames = [numReasons]string{
 	ReceiverClosed:     "receiver closed",
 	ReceiverFull:       "receiver queue full",
 	ReceiverDown:       "receiver down",
+	ReceiverShort:      "longer than receiver's mtu",
 	ReceiverRefuses:    "receiver refuses",
 	Ingress:            "ingress policy",
 }

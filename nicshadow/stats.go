@@ -83,6 +83,7 @@ func (t *Table) Stats(s Sender) (Stats, error) {
 	if sl == nil {
 		return Stats{}, fmt.Errorf("stats of sender %d: %w", s, ErrUnknownSender)
 	}
+	sl.pull()
 	st := sl.stats(t.envelopes[s]...)
 	st.Sender = s
 	return st, nil

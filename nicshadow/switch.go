@@ -75,6 +75,7 @@ var (
 	ErrPortExists = errors.New("port exists")
 	ErrMACInUse   = errors.New("mac is in use")
 	ErrNoPort     = errors.New("no such port")
+	ErrMixed      = errors.New("a switch has ports of its own or ports with a path, not both")
 )
 
 // NewSwitch returns a switch without ports.
@@ -137,6 +138,9 @@ func (s *Switch) add(p *port) error {
 	case old.named(p.name) != nil:
 		return fmt.Errorf("add port %s: %w", p.name, ErrPortExists)
 	}
+	if len(old.all) > 0 && (old.all[0].path == nil) != (p.path == nil) {
+		return fmt.Errorf("add port %s: %w", p.name, ErrMixed)
+	}
 	for _, st := range p.stations() {
 		if old.byMAC[st.mac] != nil {
 			return fmt.Errorf("add port %s: mac %v: %w", p.name, frame.MACFromUint64(st.mac), ErrMACInUse)
@@ -186,6 +190,11 @@ func (s *Switch) TrustedStats(name string) (Stats, error) {
 	p := s.ports.Load().named(name)
 	if p == nil || !p.trusted {
 		return Stats{}, fmt.Errorf("stats of trusted port %s: %w", name, ErrNoPort)
+	}
+	if p.path != nil {
+		p.sw.cfg.Table.mu.Lock()
+		defer p.sw.cfg.Table.mu.Unlock()
+		p.own.pull()
 	}
 	return p.own.stats(), nil
 }

@@ -62,13 +62,13 @@ type force struct {
 type slot struct {
 	name  string
 	force atomic.Pointer[force]
-	trial atomic.Pointer[Trial] // nil for none
 	counters
 
 	// Guarded by Table.mu.
 	staged  []*rule.Program // oldest first
 	tallies []*tally
 	folded  map[LineKey]uint64
+	path    Path // judges in this process's stead; nil for none
 }
 
 // NewTable returns a table that knows nobody.
@@ -106,7 +106,9 @@ func (t *Table) Unregister(s Sender) error {
 		return fmt.Errorf("unregister sender %d: %w", s, ErrUnknownSender)
 	}
 	t.put(s, nil)
-	sl.endTrial()
+	if sl.path != nil {
+		return sl.path.Enforce(nil, Enforce)
+	}
 	return nil
 }
 
@@ -192,10 +194,12 @@ func (t *Table) Swap(s Sender, hash [32]byte, m Mode) error {
 	p := sl.find(hash)
 	if p == nil {
 		if now.program != nil && now.program.Hash() == hash {
-			sl.setMode(m)
-			return nil
+			return sl.setMode(m)
 		}
 		return fmt.Errorf("swap program of sender %d to %x: %w", s, hash[:6], ErrNotLoaded)
+	}
+	if err := sl.enforce(p, m.strict()); err != nil {
+		return fmt.Errorf("swap program of sender %d to %x: %w", s, hash[:6], err)
 	}
 	for i := range sl.staged {
 		if sl.staged[i] == p {
@@ -203,7 +207,6 @@ func (t *Table) Swap(s Sender, hash [32]byte, m Mode) error {
 			break
 		}
 	}
-	sl.enforce(p, m.strict())
 	return nil
 }
 
@@ -216,15 +219,15 @@ func (t *Table) SetMode(s Sender, m Mode) error {
 	if sl == nil {
 		return fmt.Errorf("set mode of sender %d: %w", s, ErrUnknownSender)
 	}
-	sl.setMode(m)
-	return nil
+	return sl.setMode(m)
 }
 
 // setMode changes the mode of the program in force. Table.mu is held.
-func (sl *slot) setMode(m Mode) {
+func (sl *slot) setMode(m Mode) error {
 	if now := sl.force.Load(); now.mode != m.strict() {
-		sl.enforce(now.program, m.strict())
+		return sl.enforce(now.program, m.strict())
 	}
+	return nil
 }
 
 // strict is m, or Enforce for a number that is no mode.

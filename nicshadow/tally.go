@@ -34,8 +34,15 @@ const (
 	maxFolded  = 4096
 )
 
-// enforce puts program and mode in force, with their tally. Table.mu is held.
-func (sl *slot) enforce(p *rule.Program, m Mode) {
+// enforce puts program and mode in force, with their tally. On an error nothing
+// has changed. Table.mu is held.
+func (sl *slot) enforce(p *rule.Program, m Mode) error {
+	if sl.path != nil {
+		if err := sl.path.Enforce(p, m); err != nil {
+			return err
+		}
+		sl.pull()
+	}
 	f := &force{program: p, mode: m}
 	if p != nil {
 		t := sl.tally(p, m)
@@ -43,10 +50,10 @@ func (sl *slot) enforce(p *rule.Program, m Mode) {
 		// What the old program remembers, the new one goes on with.
 		if f.state = sl.force.Load().state; sl.force.Load().program != f.program {
 			f.state = f.program.NewState(f.state)
-			defer sl.endTrial() // of what is compared with what was in force
 		}
 	}
 	sl.force.Store(f)
+	return nil
 }
 
 // tally returns the tally of a program in a mode, and makes it the newest.
@@ -143,4 +150,13 @@ func Deciding(p *rule.Program, pc uint32) LineKey {
 		k.File, k.Line, k.Col = p.Position(pc)
 	}
 	return k
+}
+
+// newHits are counters that begin at n.
+func newHits(n []uint64) []atomic.Uint64 {
+	hits := make([]atomic.Uint64, len(n))
+	for i := range n {
+		hits[i].Store(n[i])
+	}
+	return hits
 }

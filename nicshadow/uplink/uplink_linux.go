@@ -42,17 +42,17 @@ type Uplink struct {
 // Open makes the interface, and the rest that cfg asks for. On an error
 // nothing is left behind.
 func Open(cfg Config) (*Uplink, error) {
-	if cfg.Masquerade && !tableName(cfg.Table) {
-		return nil, fmt.Errorf("uplink: table name %q", cfg.Table)
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
-	d, err := tap.Open(cfg.NetNS, tap.Config{Name: cfg.Name, MAC: cfg.MAC, MTU: cfg.MTU, Addrs: cfg.Addrs, KeepIPv6: true})
+	d, err := tap.Open(cfg.NetNS, Card(cfg))
 	if err != nil {
 		return nil, fmt.Errorf("uplink: %w", err)
 	}
 	u := &Uplink{Device: d, cfg: cfg}
 	u.close = sync.OnceValue(u.remove)
 	if cfg.Masquerade {
-		if err := u.masquerade(); err != nil {
+		if err := cfg.masquerade(); err != nil {
 			return nil, errors.Join(fmt.Errorf("uplink: %w", err), u.Close())
 		}
 	}
@@ -71,11 +71,39 @@ func (u *Uplink) remove() error {
 	return errors.Join(err, u.Device.Close())
 }
 
-func (u *Uplink) masquerade() error {
-	if err := tap.In(u.cfg.NetNS, func() error { return forwarding(u.cfg.Addrs) }); err != nil {
+// Card is the interface on the host.
+func Card(cfg Config) tap.Config {
+	return tap.Config{Name: cfg.Name, MAC: cfg.MAC, MTU: cfg.MTU, Addrs: cfg.Addrs, KeepIPv6: true}
+}
+
+// Masquerade makes what cfg asks for besides the interface, for an uplink whose
+// interface is another's to make. remove takes it back.
+func Masquerade(cfg Config) (remove func() error, err error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if !cfg.Masquerade {
+		return func() error { return nil }, nil
+	}
+	remove = func() error { return RemoveTable(cfg.NetNS, cfg.Table) }
+	if err := cfg.masquerade(); err != nil {
+		return nil, errors.Join(fmt.Errorf("uplink: %w", err), remove())
+	}
+	return remove, nil
+}
+
+func (cfg Config) check() error {
+	if cfg.Masquerade && !tableName(cfg.Table) {
+		return fmt.Errorf("uplink: table name %q", cfg.Table)
+	}
+	return nil
+}
+
+func (cfg Config) masquerade() error {
+	if err := tap.In(cfg.NetNS, func() error { return forwarding(cfg.Addrs) }); err != nil {
 		return err
 	}
-	return addTable(u.cfg)
+	return addTable(cfg)
 }
 
 // forwarding runs in the host's namespace.

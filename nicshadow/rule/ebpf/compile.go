@@ -49,6 +49,9 @@ type compiler struct {
 
 	none   label // what answers a key of no class
 	broken label // what answers a context that is none
+	finish label // where a program goes on with its answer; 0 where it ends
+	audit  bool  // what is dropped goes on as well
+	memory *memory
 	pcs    label // the label of rule instruction 0; the others follow it
 }
 
@@ -161,12 +164,15 @@ func (c *compiler) choose(entries []uint32, lo, hi int) {
 // answer ends the program. What passes is noted before.
 func (c *compiler) answer(v rule.Verdict, pc int) {
 	c.add(asm.Mov.Imm32(asm.R0, int32(pc<<2|int(v))))
-	if v.Passes() && (c.need.flows || c.need.lease) {
+	switch {
+	case (v.Passes() || c.audit) && (c.need.flows || c.need.lease):
 		c.noted = true
 		c.jump(c.noting)
-		return
+	case c.finish != 0:
+		c.jump(c.finish)
+	default:
+		c.add(asm.Return())
 	}
-	c.add(asm.Return())
 }
 
 // write writes the instruction in at pc. A test goes on behind it where it

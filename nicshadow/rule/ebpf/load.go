@@ -54,7 +54,10 @@ func Load(p *rule.Program) (*Executor, error) {
 
 // Load has the kernel verify the program. Its maps are its own: no state is
 // shared between two programs loaded from one Code.
-func (c *Code) Load() (_ *Executor, err error) {
+func (c *Code) Load() (_ *Executor, err error) { return c.load(nil) }
+
+// load is Load with the maps that are there already, by name.
+func (c *Code) load(shared map[string]*ebpf.Map) (_ *Executor, err error) {
 	x := &Executor{code: c}
 	defer func() {
 		if err != nil {
@@ -62,6 +65,10 @@ func (c *Code) Load() (_ *Executor, err error) {
 		}
 	}()
 	for i := range c.maps {
+		if c.maps[i].shared != "" {
+			x.maps = append(x.maps, nil)
+			continue
+		}
 		m, err := c.maps[i].make()
 		if err != nil {
 			return nil, fmt.Errorf("ebpf: map %s: %w", c.maps[i].name, err)
@@ -71,8 +78,15 @@ func (c *Code) Load() (_ *Executor, err error) {
 	insns := make(asm.Instructions, len(c.insns))
 	copy(insns, c.insns)
 	for i, m := range c.uses {
-		if err := insns[i].AssociateMap(x.maps[m]); err != nil {
-			return nil, fmt.Errorf("ebpf: map %s: %w", c.maps[m].name, err)
+		used := x.maps[m]
+		if name := c.maps[m].shared; name != "" {
+			used = shared[name]
+		}
+		if used == nil {
+			return nil, fmt.Errorf("ebpf: map %s: there is none", c.maps[m].shared)
+		}
+		if err := insns[i].AssociateMap(used); err != nil {
+			return nil, fmt.Errorf("ebpf: map %s%s: %w", c.maps[m].name, c.maps[m].shared, err)
 		}
 	}
 	x.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "seki_judge", Type: ebpf.SchedCLS, License: "GPL", Instructions: insns})
@@ -181,7 +195,9 @@ func (x *Executor) Close() error {
 		errs = append(errs, x.prog.Close())
 	}
 	for _, m := range x.maps {
-		errs = append(errs, m.Close())
+		if m != nil {
+			errs = append(errs, m.Close())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -53,17 +53,22 @@ func (c *compiler) beginScratch() {
 	if n := c.need; !n.rates && !n.flows && !n.lease {
 		return
 	}
-	for q := 0; q < questionsLen; q += 8 {
-		if q < len(c.u.Limits) || c.need.flows && q == questionFlow&^7 {
-			c.add(storeWord(regScratch, scratchAsked+int16(q), 0))
-		}
-	}
+	c.beginAsked()
 	c.add(
 		asm.LoadMem(asm.R1, regKey, contextNow, asm.DWord), asm.StoreMem(regScratch, scratchNow, asm.R1, asm.DWord),
 		asm.LoadMem(asm.R1, regKey, contextIngress, asm.DWord), asm.StoreMem(regScratch, scratchSide, asm.R1, asm.DWord),
 	)
 	if c.need.flows {
 		c.beginFlow()
+	}
+}
+
+// beginAsked says that nothing was asked yet.
+func (c *compiler) beginAsked() {
+	for q := 0; q < questionsLen; q += 8 {
+		if q < len(c.u.Limits) || c.need.flows && q == questionFlow&^7 {
+			c.add(storeWord(regScratch, scratchAsked+int16(q), 0))
+		}
 	}
 }
 

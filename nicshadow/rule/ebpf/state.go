@@ -69,7 +69,7 @@ const (
 func (c *compiler) rate(limit uint32, no label) {
 	l := c.u.Limits[limit]
 	c.ask(int(limit), no, func() {
-		c.find1(c.buckets, int(limit), no)
+		c.find1(c.buckets, c.memory.bucket(c.u, int(limit)), no)
 		c.add(
 			asm.Mov.Reg(asm.R1, asm.R0),
 			asm.LoadMem(asm.R2, regScratch, scratchNow, asm.DWord),
@@ -118,46 +118,65 @@ func (c *compiler) writeTake() {
 // written.
 func (c *compiler) beginState() {
 	if c.need.rates {
-		c.buckets = c.addMap(lockedMap("buckets", 2, uint32(len(c.u.Limits))))
+		c.buckets = c.addMap(c.remembered(sharedBuckets, bucketMap(uint32(len(c.u.Limits)))))
 	}
 	if c.need.flows {
-		c.flows = c.addMap(lockedMap("flows", flowWays*wayLen/8, flowSets))
-		c.seeds = c.addMap(seedMap())
+		c.flows = c.addMap(c.remembered(sharedFlows, flowMap()))
+		c.seeds = c.addMap(c.remembered(sharedSeeds, seedMap()))
 	}
 	if c.need.lease {
-		c.lease = c.addMap(lockedMap("lease", 2*(grantLen+pendingLen)/8, 1))
+		c.lease = c.addMap(c.remembered(sharedLease, leaseMap()))
 	}
 	for _, l := range []*label{&c.take, &c.seen, &c.note, &c.holds, &c.talk, &c.noting} {
 		*l = c.newLabel()
 	}
 }
 
-// writeState writes what the program calls, behind it: no more, for the kernel
-// refuses what nothing leads to.
+// remembered is a map of the program's own, or, of a card, what its programs
+// share.
+func (c *compiler) remembered(shared string, own mapDef) mapDef {
+	if c.memory == nil {
+		return own
+	}
+	return mapDef{shared: shared}
+}
+
+func bucketMap(n uint32) mapDef { return lockedMap("buckets", 2, n) }
+func flowMap() mapDef           { return lockedMap("flows", flowWays*wayLen/8, flowSets) }
+func leaseMap() mapDef          { return lockedMap("lease", 2*(grantLen+pendingLen)/8, 1) }
+
+// writeState writes what the program calls, behind it.
 func (c *compiler) writeState() {
 	if c.noted {
-		c.writeNoting()
+		c.place(c.noting)
+		c.writeNotes()
+		c.add(asm.Return())
 	}
-	if c.need.rates {
+	c.writeFunctions()
+}
+
+// writeFunctions writes what a program calls: no more, for the kernel refuses
+// what nothing leads to.
+func (c *compiler) writeFunctions() {
+	if c.used(c.take) {
 		c.writeTake()
 	}
-	if c.need.flows {
+	if c.used(c.seen) {
 		c.writeSeen()
-		if c.noted {
-			c.writeNote()
-		}
 	}
-	if c.need.lease {
+	if c.used(c.note) {
+		c.writeNote()
+	}
+	if c.used(c.holds) {
 		c.writeHolds()
-		if c.noted {
-			c.writeTalk()
-		}
+	}
+	if c.used(c.talk) {
+		c.writeTalk()
 	}
 }
 
-// writeNoting is where a program ends that lets a frame pass: it is noted.
-func (c *compiler) writeNoting() {
-	c.place(c.noting)
+// writeNotes notes a frame that passes.
+func (c *compiler) writeNotes() {
 	c.add(asm.StoreMem(regScratch, scratchAnswer, asm.R0, asm.DWord))
 	if c.need.flows {
 		c.add(asm.Mov.Reg(asm.R1, regScratch))
@@ -167,5 +186,5 @@ func (c *compiler) writeNoting() {
 		c.add(asm.Mov.Reg(asm.R1, regScratch), asm.Mov.Reg(asm.R2, regKey))
 		c.call(c.talk)
 	}
-	c.add(asm.LoadMem(asm.R0, regScratch, scratchAnswer, asm.DWord), asm.Return())
+	c.add(asm.LoadMem(asm.R0, regScratch, scratchAnswer, asm.DWord))
 }

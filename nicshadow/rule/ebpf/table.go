@@ -27,6 +27,9 @@ type mapDef struct {
 	// keys the map begins empty, or 0.
 	keys   any
 	values func() any
+	// shared names a map that is there already: see fabric. The rest is unused
+	// then.
+	shared string
 	// For the kernel to find the lock in a value; nil where there is none.
 	keyType, valueType btf.Type
 }
