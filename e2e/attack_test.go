@@ -13,7 +13,11 @@ import (
 // drops for the one reason the table names. An honest one must arrive as it is.
 func TestAttacks(t *testing.T) {
 	require(t, "root", "netns", "tun")
-	s := newShadow(t, allowAll)
+	onEach(t, testAttacks)
+}
+
+func testAttacks(t *testing.T, on datapath) {
+	s := newShadow(t, on, allowAll)
 	for _, v := range allVariants() {
 		t.Run(v.name, func(t *testing.T) {
 			before := s.drops(t)
@@ -42,7 +46,11 @@ func TestAttacks(t *testing.T) {
 // not luck. The forwarding table is fixed all the same.
 func TestGuardsOff(t *testing.T) {
 	require(t, "root", "netns", "tun")
-	s := newShadow(t, strings.Replace(allowAll, ")", `, guard = "off")`, 1))
+	onEach(t, testGuardsOff)
+}
+
+func testGuardsOff(t *testing.T, on datapath) {
+	s := newShadow(t, on, strings.Replace(allowAll, ")", `, guard = "off")`, 1))
 	count := 0
 	for _, v := range allVariants() {
 		o, err := s.try(v)
@@ -80,7 +88,11 @@ func newDrops(before, after map[string]uint64) []string {
 // resolve bob; the reply she forges is for alice, whom she may not.
 func TestPaper(t *testing.T) {
 	require(t, "root", "netns", "tun")
-	s := newShadow(t, `
+	onEach(t, testPaper)
+}
+
+func testPaper(t *testing.T, on datapath) {
+	s := newShadow(t, on, `
 def allow_arp(dst_ip):
     return dst_ip == ip("10.77.0.3")
 

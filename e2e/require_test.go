@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	inkernel "sekimori/nicshadow/kernel"
 	"sekimori/vmm/uml/jail"
 	"sekimori/vmm/uml/kernel"
 )
@@ -45,6 +46,10 @@ func missing(feature string) string {
 			return err.Error()
 		}
 		f.Close()
+	case "bpf":
+		if err := inkernel.Supported(); err != nil {
+			return err.Error()
+		}
 	case "uml":
 		if _, err := kernel.Find(kernel.Dirs(os.Getenv)...); err != nil {
 			return err.Error()

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sekimori/nicshadow"
+	"sekimori/nicshadow/kernel"
 	"sekimori/nicshadow/tap"
 	"sekimori/starlark/policy"
 	"sekimori/starlark/value"
@@ -28,12 +30,52 @@ var senders = map[string]nicshadow.Sender{"alice": 1, "bob": 2, "mallory": 3}
 // allowAll is a policy that leaves everything to the default guards.
 const allowAll = `result = policy(allow_ethernet = True, allow_arp = True, allow_ipv4 = True, allow_ipv6 = True)`
 
+// A datapath is where the frames of a shadow are judged.
+type datapath string
+
+// onEach runs a test on each of the data paths.
+func onEach(t *testing.T, test func(t *testing.T, on datapath)) {
+	for _, on := range []datapath{"user", "kernel"} {
+		t.Run(string(on), func(t *testing.T) {
+			if on == "kernel" {
+				require(t, "bpf")
+			}
+			test(t, on)
+		})
+	}
+}
+
 // newShadow joins the stations by a switch. Mallory's policy is the global
 // result of the Starlark file source; the others' is allowAll.
-func newShadow(t *testing.T, source string) *shadow {
+func newShadow(t *testing.T, on datapath, source string) *shadow {
 	t.Helper()
 	s := &shadow{table: nicshadow.NewTable()}
 	sw := nicshadow.NewSwitch(nicshadow.Config{Table: s.table})
+	plug := func(sp *space, sender nicshadow.Sender, h host, cfg tap.Config) error {
+		device, err := tap.Open(sp.file(t), cfg)
+		if err != nil {
+			return err
+		}
+		if err := sw.AddPort(nicshadow.PortConfig{Name: h.name, Sender: sender, MAC: h.mac, Device: device}); err != nil {
+			return errors.Join(err, device.Close())
+		}
+		return nil
+	}
+	if on == "kernel" {
+		k, err := kernel.New(kernel.Config{Ports: sw, Cards: len(senders)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := k.Close(); err != nil {
+				t.Error("close the kernel's switch:", err)
+			}
+		})
+		plug = func(sp *space, sender nicshadow.Sender, h host, cfg tap.Config) error {
+			cfg.EndsWithNetNS = true
+			return k.AddCard(kernel.CardConfig{Name: h.name, Sender: sender, NetNS: sp.file(t), Card: cfg})
+		}
+	}
 	t.Cleanup(func() {
 		if err := sw.Close(); err != nil {
 			t.Error("close the switch:", err)
@@ -46,13 +88,9 @@ func newShadow(t *testing.T, source string) *shadow {
 		}
 		s.load(t, h, source)
 		return newStation(t, h, func(sp *space) {
-			device, err := tap.Open(sp.file(t), tap.Config{Name: "eth0", MAC: h.mac,
+			err := plug(sp, sender, h, tap.Config{Name: "eth0", MAC: h.mac,
 				Addrs: []netip.Prefix{netip.PrefixFrom(h.ip4, 24), netip.PrefixFrom(h.ip6, 64)}, Ping: true})
 			if err != nil {
-				t.Fatal(err)
-			}
-			if err := sw.AddPort(nicshadow.PortConfig{Name: h.name, Sender: sender, MAC: h.mac, Device: device}); err != nil {
-				device.Close()
 				t.Fatal(err)
 			}
 			// The card ignores routers for its container; here only the switch

@@ -39,7 +39,11 @@ func (s *space) start(t *testing.T, args ...string) (stop func()) {
 // everybody pings everybody.
 func TestArpspoof(t *testing.T) {
 	require(t, "root", "netns", "tun", "arpspoof", "ping")
-	s := newShadow(t, allowAll)
+	onEach(t, testArpspoof)
+}
+
+func testArpspoof(t *testing.T, on datapath) {
+	s := newShadow(t, on, allowAll)
 	if err := s.table.SetMode(senders["mallory"], nicshadow.Audit); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +128,11 @@ func (s *station) ping(t *testing.T, to string) {
 // and with empty neighbour tables.
 func TestHonestTools(t *testing.T) {
 	require(t, "root", "netns", "tun", "ping", "arping")
-	s := newShadow(t, allowAll)
+	onEach(t, testHonestTools)
+}
+
+func testHonestTools(t *testing.T, on datapath) {
+	s := newShadow(t, on, allowAll)
 	before := s.drops(t)
 	m := s.mallory
 	m.ping(t, alice.ip4.String())

@@ -14,16 +14,22 @@ import (
 	"sekimori/lifecycle/bundle"
 	"sekimori/nicshadow"
 	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/kernel"
 	"sekimori/nicshadow/tap"
 	"sekimori/nicshadow/uplink"
 )
 
 // openCard makes the card nic inside netns, which ends when its container does.
 func openCard(netns *os.File, nic *bundle.NIC, mac frame.MAC) (io.ReadWriteCloser, error) {
-	return tap.Open(netns, tap.Config{
+	return tap.Open(netns, cardConfig(nic, mac))
+}
+
+// cardConfig is what the card nic is like from inside.
+func cardConfig(nic *bundle.NIC, mac frame.MAC) tap.Config {
+	return tap.Config{
 		Name: nic.Name, MAC: mac, MTU: nic.MTU, Addrs: nic.Addrs, Gateways: nic.Gateways,
 		EndsWithNetNS: true,
-	})
+	}
 }
 
 // inode identifies a namespace; 0 if it cannot be had, which only machines that
@@ -42,12 +48,29 @@ func (n *network) addUplink(pod, table string, u *bundle.Uplink) error {
 	if err != nil {
 		return fmt.Errorf("uplink: %w", err)
 	}
-	dev, err := uplink.Open(uplink.Config{Table: table, Name: uplinkName(pod), MAC: mac, Addrs: u.Addrs, Masquerade: u.Masquerade})
+	cfg := uplink.Config{Table: table, Name: uplinkName(pod), MAC: mac, Addrs: u.Addrs, Masquerade: u.Masquerade}
+	if n.inKernel != nil {
+		return n.addKernelUplink(cfg)
+	}
+	dev, err := uplink.Open(cfg)
 	if err != nil {
 		return err
 	}
 	if err := n.sw.AddPort(nicshadow.PortConfig{Name: uplinkPort, MAC: mac, Device: dev, Trusted: true}); err != nil {
 		return errors.Join(fmt.Errorf("uplink: %w", err), dev.Close())
+	}
+	return nil
+}
+
+// addKernelUplink gives the switch of the kernel a port to the host.
+func (n *network) addKernelUplink(cfg uplink.Config) error {
+	remove, err := uplink.Masquerade(cfg)
+	if err != nil {
+		return err
+	}
+	err = n.inKernel.AddCard(kernel.CardConfig{Name: uplinkPort, Trusted: true, Card: uplink.Card(cfg), Closed: remove})
+	if err != nil {
+		return errors.Join(fmt.Errorf("uplink: %w", err), remove())
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sekimori/lifecycle/linux"
-	"sekimori/vmm/kvm"
+	inkernel "sekimori/nicshadow/kernel"
 	"sekimori/vmm/uml"
 	"sekimori/vmm/uml/kernel"
 )
@@ -110,7 +110,7 @@ func (a *app) examine(ctx context.Context) doctorReport {
 	for _, f := range linux.Supported() {
 		checks = append(checks, checkReport{Name: f.Name, OK: f.OK, Needed: f.Required, Detail: f.Detail, Hint: hints[f.Name]})
 	}
-	checks = append(checks, checkTUN(), checkNFT())
+	checks = append(checks, checkTUN(), checkNFT(), checkInKernel())
 	host := machineReport{Name: "host", OK: true}
 	var missing []string
 	for _, c := range checks {
@@ -126,38 +126,15 @@ func (a *app) examine(ctx context.Context) doctorReport {
 		checks = append(checks, checkReport{Name: f.Name, OK: f.OK, Detail: f.Detail, Hint: f.Hint})
 	}
 	guest := umlMachine(of)
-	kvmChecks, virtual := examineKVM(ctx)
 	return doctorReport{
-		OK:       host.OK || guest.OK || virtual.OK,
-		Machines: []machineReport{host, guest, virtual},
-		Checks:   append(checks, kvmChecks...),
+		OK: host.OK || guest.OK,
+		Machines: []machineReport{
+			host,
+			guest,
+			{Name: "kvm", Why: "not in this build of seki"},
+		},
+		Checks: checks,
 	}
-}
-
-// examineKVM has a guest of a few instructions try what Linux needs, and looks for
-// a kernel. Neither keeps the other machines from running.
-func examineKVM(ctx context.Context) ([]checkReport, machineReport) {
-	dev := checkReport{Name: "/dev/kvm", OK: true, Detail: "runs Linux", Hint: "machine kvm needs it: bare metal, or a virtual machine with nested virtualization; machine uml needs neither"}
-	m := machineReport{Name: "kvm", OK: true}
-	if err := kvm.Probe(ctx); err != nil {
-		dev.OK, dev.Detail = false, oneLine(err)
-		m.OK, m.Why = false, dev.Detail
-	}
-	k := checkReport{Name: "guest kernel", OK: true, Hint: "apt-get install linux-image-amd64, or --kernel: machine kvm boots a distribution's kernel that has its modules, 9P among them"}
-	image, _, err := guestKernel("")
-	if k.Detail = image; err != nil {
-		k.OK, k.Detail = false, "none in /boot that a guest could use"
-		if m.OK {
-			m.Why = "with --kernel: there is " + k.Detail
-		}
-	}
-	return []checkReport{dev, k}, m
-}
-
-// oneLine is the first line of an error: a hint may follow.
-func oneLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return strings.TrimPrefix(line, "machine: ")
 }
 
 // umlMachine says what a machine of that kind misses here. None of it keeps
@@ -199,6 +176,18 @@ func checkNFT() checkReport {
 	}
 	unix.Close(fd)
 	c.OK, c.Detail = true, "netlink answers"
+	return c
+}
+
+// checkInKernel tries what a card needs whose frames the kernel judges; only
+// nic(datapath = "kernel") needs it.
+func checkInKernel() checkReport {
+	c := checkReport{Name: "kernel datapath", Hint: `nic(datapath = "kernel") needs it: root, Linux 6.6 with tcx (CONFIG_NET_XGRESS), BPF with BTF, and veth`}
+	if err := inkernel.Supported(); err != nil {
+		c.Detail = err.Error()
+		return c
+	}
+	c.OK, c.Detail = true, "programs judge frames"
 	return c
 }
 

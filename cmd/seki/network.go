@@ -7,13 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
+	"slices"
 	"sync"
 
 	"sekimori/lifecycle"
 	"sekimori/lifecycle/bundle"
 	"sekimori/nicshadow"
 	"sekimori/nicshadow/frame"
+	"sekimori/nicshadow/kernel"
 	"sekimori/nicshadow/rule"
 	"sekimori/vmm/hypercall"
 )
@@ -30,7 +33,9 @@ type network struct {
 	// the file decides.
 	forced string
 	open   func(*os.File, *bundle.NIC, frame.MAC) (io.ReadWriteCloser, error)
-	end    []func() error // what Close does, last first
+	// inKernel makes cards whose frames the kernel judges; nil for none.
+	inKernel *kernel.Switch
+	end      []func() error // what Close does, last first
 
 	// mu guards what follows, and what is in cards.
 	mu     sync.Mutex
@@ -94,14 +99,36 @@ func (n *network) Attach(_ context.Context, name string, nic *bundle.NIC, netns 
 	if err := n.load(c, program, mode); err != nil {
 		return err
 	}
+	if err := n.plug(netns, name, nic, mac, c.sender); err != nil {
+		return err
+	}
+	n.cards[name] = c
+	return nil
+}
+
+// plug makes the card a port of the switch.
+func (n *network) plug(netns *os.File, name string, nic *bundle.NIC, mac frame.MAC, sender uint32) error {
+	if n.inKernel != nil {
+		return n.inKernel.AddCard(kernel.CardConfig{Name: name, Sender: nicshadow.Sender(sender), NetNS: netns, Card: cardConfig(nic, mac)})
+	}
 	dev, err := n.open(netns, nic, mac)
 	if err != nil {
 		return err
 	}
-	if err := n.sw.AddPort(nicshadow.PortConfig{Name: name, Sender: nicshadow.Sender(c.sender), MAC: mac, MTU: nic.MTU, Device: dev}); err != nil {
+	if err := n.sw.AddPort(nicshadow.PortConfig{Name: name, Sender: nicshadow.Sender(sender), MAC: mac, MTU: nic.MTU, Device: dev}); err != nil {
 		return errors.Join(err, dev.Close())
 	}
-	n.cards[name] = c
+	return nil
+}
+
+// judgeInKernel makes the switch for so many cards whose frames the kernel
+// judges.
+func (n *network) judgeInKernel(cards int, log *slog.Logger) (err error) {
+	if n.inKernel, err = kernel.New(kernel.Config{Ports: n.sw, Cards: cards, Log: log}); err != nil {
+		return fmt.Errorf("nic(datapath = \"kernel\"): %w\n    seki doctor says what this kernel can do; or datapath = \"user\"", err)
+	}
+	// Behind the ports, whose last frames it tells of.
+	n.end = slices.Insert(n.end, len(n.end)-1, n.inKernel.Close)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sekimori/lifecycle/bundle"
 	"sekimori/starlark"
 )
 
@@ -72,6 +73,9 @@ func (a *app) printContainer(c *starlark.Container) error {
 		addrs := list(n.Addrs)
 		if n.DHCP {
 			addrs = "address by dhcp"
+		}
+		if n.Datapath == bundle.DatapathKernel {
+			addrs += ", judged in the kernel"
 		}
 		t.row("  card", fmt.Sprintf("%s %s %s", n.Name, n.MAC, addrs))
 		if p == nil {

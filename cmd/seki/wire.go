@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -133,6 +134,11 @@ func (w *wire) network(p *starlark.Pod) (_ *network, _ json.RawMessage, err erro
 	n, err := newNetwork(sw, w.mode, end)
 	if err != nil {
 		return nil, nil, err
+	}
+	if inKernel(p) {
+		if err := n.judgeInKernel(len(p.Containers)+1, w.log); err != nil {
+			return nil, nil, errors.Join(err, n.Close())
+		}
 	}
 	if p.Uplink == nil {
 		return n, nil, nil

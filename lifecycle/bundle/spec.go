@@ -65,7 +65,18 @@ type NIC struct {
 	Gateways []netip.Addr `json:"gateways,omitempty"`
 	// MTU in bytes; 0 means 1500.
 	MTU int `json:"mtu,omitempty"`
+	// Datapath is where its frames are judged: in the supervisor, or by programs
+	// of the kernel.
+	Datapath Datapath `json:"datapath,omitempty"`
 }
+
+// A Datapath is where the frames of a card are judged. The zero Datapath is the
+// supervisor.
+type Datapath string
+
+// DatapathKernel has programs of the host's kernel judge frames; machine host
+// only.
+const DatapathKernel Datapath = "kernel"
 
 // An Uplink is the pod switch's port to the host: a TAP device there.
 type Uplink struct {

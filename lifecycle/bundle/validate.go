@@ -278,6 +278,9 @@ func (c *checker) nic(n *NIC) {
 	if n.DHCP && len(n.Addrs)+len(n.Gateways) > 0 {
 		c.bad("nic.dhcp", "addresses or gateways beside it")
 	}
+	if n.Datapath != "" && n.Datapath != DatapathKernel {
+		c.bad("nic.datapath", "%q is none", n.Datapath)
+	}
 	for i, a := range n.Addrs {
 		if !a.IsValid() || a.Addr().IsMulticast() || a.Addr().IsUnspecified() {
 			c.bad(fmt.Sprintf("nic.addrs[%d]", i), "%v is not the address of a host", a)

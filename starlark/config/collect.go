@@ -105,6 +105,11 @@ func (col *Collector) checkNIC(c *Container) error {
 		if old.Spec.NIC == nil {
 			continue
 		}
+		if old.Spec.NIC.Datapath != c.Spec.NIC.Datapath {
+			return &args.Error{Arg: "nic", Msg: fmt.Sprintf("container: %q: datapath %q, while that of %q at %s is %q",
+				c.Spec.Name, datapath(c.Spec.NIC), old.Spec.Name, old.Pos, datapath(old.Spec.NIC)),
+				Hint: "the cards of a pod are on one switch, in seki or in the kernel: give all the same datapath"}
+		}
 		if old.Spec.NIC.MAC == c.Spec.NIC.MAC {
 			return &args.Error{Arg: "nic", Msg: fmt.Sprintf("container: %q: MAC %s is taken by %q at %s",
 				c.Spec.Name, c.Spec.NIC.MAC, old.Spec.Name, old.Pos)}
@@ -123,6 +128,14 @@ func (col *Collector) checkNIC(c *Container) error {
 
 // Finish makes the checks that need the whole pod.
 func (col *Collector) Finish() error {
+	if m := col.Machine; m != nil && (m.Kind == bundle.MachineUML || m.Kind == bundle.MachineKVM) {
+		for _, c := range col.Containers {
+			if c.Spec.NIC != nil && c.Spec.NIC.Datapath == bundle.DatapathKernel {
+				return &args.Error{Pos: col.machinePos, Msg: fmt.Sprintf("machine: kind %q: the card of container %q at %s has datapath %q, which is of machine \"host\"",
+					m.Kind, c.Spec.Name, c.Pos, c.Spec.NIC.Datapath), Hint: "a guest's frames are judged before they leave it: leave datapath out"}
+			}
+		}
+	}
 	if col.Uplink == nil {
 		return nil
 	}

@@ -30,6 +30,7 @@ The addresses are assigned here and by nobody else: guards hold the container to
 			{Name: "mac", Type: args.MAC, Default: "derived from the names of pod and container", Doc: "hardware address, unicast"},
 			{Name: "mtu", Type: args.Int(68, 9000), Default: "1500", Doc: "largest packet, in bytes; at least 1280 with IPv6 (RFC 8200, 5)"},
 			{Name: "name", Type: args.String, Default: `"eth0"`, Doc: "name of the interface inside the container, at most 15 bytes"},
+			{Name: "datapath", Type: args.OneOf("user", "kernel"), Default: `"user"`, Doc: `where frames are judged: "user": by seki, which reads each; "kernel": by programs of the host's kernel (Linux 6.6, machine "host"), at the kernel's speed, under the same policy. All cards of a pod have the same`},
 		},
 		Positional: 1,
 		Result:     "nic",
@@ -114,12 +115,22 @@ func (n *nicValue) Attr(name string) (starlark.Value, error) {
 		return starlark.MakeInt(n.nic.MTU), nil
 	case "name":
 		return starlark.String(n.nic.Name), nil
+	case "datapath":
+		return starlark.String(datapath(&n.nic)), nil
 	}
 	return nil, nil
 }
 
 func (n *nicValue) AttrNames() []string {
-	return []string{"gateway", "ip", "ips", "mac", "mtu", "name", "policy"}
+	return []string{"datapath", "gateway", "ip", "ips", "mac", "mtu", "name", "policy"}
+}
+
+// datapath is the word of a file for where a card's frames are judged.
+func datapath(n *bundle.NIC) string {
+	if n.Datapath == "" {
+		return "user"
+	}
+	return string(n.Datapath)
 }
 
 func newNIC(c call) (starlark.Value, error) {
@@ -129,6 +140,9 @@ func newNIC(c call) (starlark.Value, error) {
 		return nil, c.Errorf("name", "a letter, then at most 14 letters, digits, - and _; not lo", "name %q is no interface name", n.nic.Name)
 	}
 	n.nic.Gateways = args.Get[[]netip.Addr](c.Call, "gateway")
+	if args.Or(c.Call, "datapath", "user") == "kernel" {
+		n.nic.Datapath = bundle.DatapathKernel
+	}
 	n.nic.Audit = args.Or(c.Call, "mode", "enforce") == "audit"
 	if n.nic.Addrs = args.Get[[]netip.Prefix](c.Call, "ip"); n.nic.Addrs == nil {
 		n.nic.DHCP = true
