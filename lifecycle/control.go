@@ -22,6 +22,9 @@ import (
 //	mode      -> container or all, mode            <- ok
 //	policies  ->                                   <- policies
 //	reload    -> reload, a file with the programs  <- ok
+//	try       -> reload, a file with the programs  <- ok, when it has begun
+//	                                               <- any number of: seen
+//	             anything, or nothing               <- trials, when it has ended
 //	capture   -> container or all, drops, a file   <- ok, when it has begun
 //	             anything, or nothing               <- missed, when it has ended
 //	stop      -> timeout_ms                        <- ok, when nothing is left of the pod
@@ -60,6 +63,7 @@ const (
 	ctlPolicies = "policies"
 	ctlReload   = "reload"
 	ctlCapture  = "capture"
+	ctlTry      = "try"
 )
 
 // A request is what a client sends.
@@ -94,6 +98,8 @@ type reply struct {
 
 	Policies []Policy `json:"policies,omitempty"`
 	Missed   uint64   `json:"missed,omitempty"`
+	Seen     *Seen    `json:"seen,omitempty"`
+	Trials   []Trial  `json:"trials,omitempty"`
 }
 
 type exitReply struct {
@@ -132,7 +138,7 @@ func (r *request) check() error {
 	switch r.Verb {
 	case ctlPing, ctlStats, ctlKill, ctlPolicies, ctlCapture:
 		return nil
-	case ctlReload:
+	case ctlReload, ctlTry:
 		return checkReload(r.Reload)
 	case ctlStop:
 		if r.TimeoutMS < 0 || r.TimeoutMS > int64(24*time.Hour/time.Millisecond) {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 )
 
 // maxPrograms bounds the programs of one reload, all together, in bytes. They
@@ -54,21 +52,9 @@ func checkReload(rs []policyRequest) error {
 // reload puts policies in force, each container's whole: a frame is judged by
 // the old one or by the new one. If one is refused, those before it go back.
 func (s *server) reload(ctx context.Context, w *wire, rs []policyRequest) error {
-	if len(w.files) != 1 {
-		return fmt.Errorf("reload: %d files, want one with the programs", len(w.files))
-	}
-	var containers []*Container
-	var programs [][]byte
-	for _, r := range rs {
-		c := s.pod.Container(r.Container)
-		if c == nil {
-			return fmt.Errorf("pod %q has no container %q, but %q", s.pod.cfg.Name, r.Container, s.pod.Containers())
-		}
-		b := make([]byte, r.Size)
-		if _, err := io.ReadFull(w.files[0], b); err != nil {
-			return fmt.Errorf("reload: program of %q: %w", r.Container, err)
-		}
-		containers, programs = append(containers, c), append(programs, b)
+	containers, programs, err := s.programs(w, rs)
+	if err != nil {
+		return fmt.Errorf("reload: %w", err)
 	}
 	var before []Policy
 	for i, c := range containers {
@@ -117,25 +103,12 @@ func (c *Client) Policies(ctx context.Context) ([]Policy, error) {
 // Reload puts policies in force. Each container's is swapped whole; if one is
 // refused, those before it go back, and the error says why.
 func (c *Client) Reload(ctx context.Context, ps []Policy) error {
-	f, err := os.CreateTemp("", "seki-reload-*")
+	f, list, err := programFile(ps)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := os.Remove(f.Name()); err != nil {
-		return err
-	}
-	req := &request{Verb: ctlReload}
-	for _, p := range ps {
-		if _, err := f.Write(p.Program); err != nil {
-			return err
-		}
-		req.Reload = append(req.Reload, policyRequest{p.Container, p.Mode, int64(len(p.Program))})
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	w, _, stop, err := c.call(ctx, req, f)
+	w, _, stop, err := c.call(ctx, &request{Verb: ctlReload, Reload: list}, f)
 	if err != nil {
 		return err
 	}

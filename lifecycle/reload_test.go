@@ -72,6 +72,9 @@ func TestCaptureRefused(t *testing.T) {
 	if _, err := c.Capture(ctx, os.Stderr, "", false); err == nil || !strings.Contains(err.Error(), "the network of this pod cannot") {
 		t.Errorf("Capture() of a network that cannot = %v", err)
 	}
+	if _, err := c.Try(ctx, []lifecycle.Policy{{Container: "a", Mode: lifecycle.Enforce}}, nil); err == nil || !strings.Contains(err.Error(), "the network of this pod cannot") {
+		t.Errorf("Try() of a network that cannot = %v", err)
+	}
 	if err := c.Kill(ctx); err != nil {
 		t.Errorf("Kill() = %v", err)
 	}

@@ -120,6 +120,10 @@ func (s *server) handle(conn *net.UnixConn) {
 		s.capture(w, req)
 		return
 	}
+	if req.Verb == ctlTry {
+		s.try(w, req)
+		return
+	}
 	r, err := s.do(w, req)
 	s.answer(w, r, err)
 }

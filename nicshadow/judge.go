@@ -67,6 +67,9 @@ func (t *Table) judge(s Sender, within *tally, b []byte, j *Judgement) bool {
 		j.Outcome = f.program.Run(&j.Key)
 	}
 	forward := j.Outcome.Verdict.Passes()
+	if tr := sl.trial.Load(); tr != nil {
+		tr.judge(b, &j.Key, j.Outcome, false, forward || j.Audit)
+	}
 	if within != nil && within.watched && j.Audit {
 		within = nil
 	}
@@ -97,7 +100,8 @@ func (to *station) arrives(sl *slot, b []byte, k *frame.Key, j *Judgement) bool 
 	f := sl.force.Load()
 	j.Reason = Allowed
 	remembers := to.envelope != nil && to.envelope.state != nil
-	if f.program == nil || !remembers && !f.program.Remembers() && !f.program.JudgesIngress() {
+	tr := sl.trial.Load()
+	if f.program == nil || tr == nil && !remembers && !f.program.Remembers() && !f.program.JudgesIngress() {
 		return true
 	}
 	j.Sender, j.Program, j.Audit = to.sender, f.program, f.mode == Audit
@@ -113,6 +117,9 @@ func (to *station) arrives(sl *slot, b []byte, k *frame.Key, j *Judgement) bool 
 	j.moment.State, j.moment.Now, j.moment.Ingress = f.state, to.port.sw.cfg.Table.now(), true
 	j.Outcome = f.program.RunAt(k, &j.moment)
 	passes := j.Outcome.Verdict.Passes() || j.Audit
+	if tr != nil {
+		tr.judge(b, k, j.Outcome, true, passes)
+	}
 	if passes {
 		j.moment.Passed(k)
 	}

@@ -62,6 +62,7 @@ type force struct {
 type slot struct {
 	name  string
 	force atomic.Pointer[force]
+	trial atomic.Pointer[Trial] // nil for none
 	counters
 
 	// Guarded by Table.mu.
@@ -106,6 +107,7 @@ func (t *Table) Unregister(s Sender) error {
 		return fmt.Errorf("unregister sender %d: %w", s, ErrUnknownSender)
 	}
 	t.put(s, nil)
+	sl.endTrial()
 	if sl.path != nil {
 		return sl.path.Enforce(nil, Enforce)
 	}

@@ -50,6 +50,7 @@ func (sl *slot) enforce(p *rule.Program, m Mode) error {
 		// What the old program remembers, the new one goes on with.
 		if f.state = sl.force.Load().state; sl.force.Load().program != f.program {
 			f.state = f.program.NewState(f.state)
+			defer sl.endTrial() // of what is compared with what was in force
 		}
 	}
 	sl.force.Store(f)

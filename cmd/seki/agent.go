@@ -47,6 +47,9 @@ func serveGuest(ctx context.Context, args []string) error {
 	// A guest has little memory, and the agent's own is a few megabytes: it is
 	// better collected early than taken from the containers.
 	debug.SetGCPercent(50)
+	if err := loadModules(); err != nil {
+		return fmt.Errorf("boot: %w", err)
+	}
 	err := agent.Boot()
 	if err != nil {
 		return fmt.Errorf("boot: %w", err)

@@ -129,7 +129,7 @@ func (a *app) verbs() []verb {
 	return []verb{
 		{"run", a.runCommand}, {"check", a.checkCommand}, {"plan", a.planCommand}, {"fmt", a.fmtCommand}, {"doc", a.docCommand}, {"lint", a.lintCommand}, {"repl", a.replCommand}, {"test", a.testCommand},
 		{"explain", a.explainCommand}, {"diff", a.diffCommand}, {"disasm", a.disasmCommand}, {"ps", a.psCommand}, {"exec", a.execCommand},
-		{"logs", a.logsCommand}, {"events", a.eventsCommand}, {"stats", a.statsCommand}, {"capture", a.captureCommand}, {"reload", a.reloadCommand}, {"stop", a.stopCommand},
+		{"logs", a.logsCommand}, {"events", a.eventsCommand}, {"stats", a.statsCommand}, {"capture", a.captureCommand}, {"reload", a.reloadCommand}, {"shadow", a.shadowCommand}, {"stop", a.stopCommand},
 		{"machine", a.machineCommand}, {"doctor", a.doctorCommand}, {"version", a.versionCommand},
 	}
 }

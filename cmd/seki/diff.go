@@ -212,13 +212,17 @@ func (d *podDiff) writePcap(w io.Writer) error {
 	var frames []replay.Frame
 	for _, c := range d.Containers {
 		for _, f := range c.Changes {
-			frames = append(frames, replay.Frame{
-				Time: time.Unix(0, 0), Data: f.data, Length: len(f.data), Interface: c.Container,
-				Comment: f.Old.Verdict + " -> " + f.New.Verdict,
-			})
+			frames = append(frames, f.pcap(time.Unix(0, 0), c.Container))
 		}
 	}
 	return replay.WritePcapng(w, frames)
+}
+
+// pcap is the frame for a capture file.
+func (f *frameDiff) pcap(at time.Time, container string) replay.Frame {
+	return replay.Frame{
+		Time: at, Data: f.data, Length: len(f.data), Interface: container, Comment: f.Old.Verdict + " -> " + f.New.Verdict,
+	}
 }
 
 func (d *podDiff) writeText(w io.Writer) error {
@@ -246,13 +250,8 @@ func (c *containerDiff) writeText(w io.Writer) {
 		fmt.Fprintf(w, "  %s\n", c.Note)
 	}
 	for _, f := range c.Changes {
-		in := ""
-		if f.Ingress {
-			in = " (ingress)"
-		}
-		fmt.Fprintf(w, "  %s -> %s  %s%s\n", f.Old.Verdict, f.New.Verdict, f.Summary, in)
-		f.Old.writeText(w, "was")
-		f.New.writeText(w, "is")
+		fmt.Fprint(w, "  ")
+		f.writeText(w)
 	}
 	if c.More > 0 {
 		fmt.Fprintf(w, "  and %s\n", count(c.More, "further change"))
@@ -267,6 +266,16 @@ func (c *containerDiff) writeText(w io.Writer) {
 	if c.Search.Unresolved > 0 {
 		fmt.Fprintf(w, "  not whole: %s to another verdict for which no frame was found: arithmetic on several fields, or state\n", count(c.Search.Unresolved, "path"))
 	}
+}
+
+func (f *frameDiff) writeText(w io.Writer) {
+	in := ""
+	if f.Ingress {
+		in = " (ingress)"
+	}
+	fmt.Fprintf(w, "%s -> %s  %s%s\n", f.Old.Verdict, f.New.Verdict, f.Summary, in)
+	f.Old.writeText(w, "was")
+	f.New.writeText(w, "is")
 }
 
 func (s *sideOfOne) writeText(w io.Writer, when string) {

@@ -13,6 +13,7 @@ import (
 
 	"sekimori/lifecycle/linux"
 	inkernel "sekimori/nicshadow/kernel"
+	"sekimori/vmm/kvm"
 	"sekimori/vmm/uml"
 	"sekimori/vmm/uml/kernel"
 )
@@ -126,15 +127,38 @@ func (a *app) examine(ctx context.Context) doctorReport {
 		checks = append(checks, checkReport{Name: f.Name, OK: f.OK, Detail: f.Detail, Hint: f.Hint})
 	}
 	guest := umlMachine(of)
+	kvmChecks, virtual := examineKVM(ctx)
 	return doctorReport{
-		OK: host.OK || guest.OK,
-		Machines: []machineReport{
-			host,
-			guest,
-			{Name: "kvm", Why: "not in this build of seki"},
-		},
-		Checks: checks,
+		OK:       host.OK || guest.OK || virtual.OK,
+		Machines: []machineReport{host, guest, virtual},
+		Checks:   append(checks, kvmChecks...),
 	}
+}
+
+// examineKVM has a guest of a few instructions try what Linux needs, and looks for
+// a kernel. Neither keeps the other machines from running.
+func examineKVM(ctx context.Context) ([]checkReport, machineReport) {
+	dev := checkReport{Name: "/dev/kvm", OK: true, Detail: "runs Linux", Hint: "machine kvm needs it: bare metal, or a virtual machine with nested virtualization; machine uml needs neither"}
+	m := machineReport{Name: "kvm", OK: true}
+	if err := kvm.Probe(ctx); err != nil {
+		dev.OK, dev.Detail = false, oneLine(err)
+		m.OK, m.Why = false, dev.Detail
+	}
+	k := checkReport{Name: "guest kernel", OK: true, Hint: "apt-get install linux-image-amd64, or --kernel: machine kvm boots a distribution's kernel that has its modules, 9P among them"}
+	image, _, err := guestKernel("")
+	if k.Detail = image; err != nil {
+		k.OK, k.Detail = false, "none in /boot that a guest could use"
+		if m.OK {
+			m.Why = "with --kernel: there is " + k.Detail
+		}
+	}
+	return []checkReport{dev, k}, m
+}
+
+// oneLine is the first line of an error: a hint may follow.
+func oneLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return strings.TrimPrefix(line, "machine: ")
 }
 
 // umlMachine says what a machine of that kind misses here. None of it keeps

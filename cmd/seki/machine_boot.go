@@ -20,17 +20,28 @@ import (
 	"sekimori/lifecycle"
 	"sekimori/lifecycle/agent"
 	"sekimori/lifecycle/agent/p9"
+	"sekimori/lifecycle/bundle"
 	"sekimori/vmm/hypercall"
 	"sekimori/vmm/uml"
 	"sekimori/vmm/uml/kernel"
-	"sekimori/vmm/vhostuser"
 	"sekimori/vmm/virtio"
 )
 
-// bootTimeout is how long a guest may take from its start to the agent's call.
-const bootTimeout = 30 * time.Second
+// bootTimeout is how long a guest may take from its start to the agent's call. A
+// distribution's kernel on an emulated processor takes a minute.
+var bootTimeout = map[bundle.MachineKind]time.Duration{bundle.MachineUML: 30 * time.Second, bundle.MachineKVM: 3 * time.Minute}
 
-// A machine is a User-Mode Linux kernel with an agent in it, of one pod.
+// A guest is a kernel that runs, of whichever kind.
+type guest interface {
+	Done() <-chan struct{} // closed when it has ended and nothing of it is left
+	Running() bool
+	Wait() error // why it ended, nil if it powered off
+	Kill() error
+	Close() error // kills it and waits
+	Console() string
+}
+
+// A machine is a kernel with an agent in it, of one pod.
 type machine struct {
 	cfg    machineConfig
 	log    *slog.Logger
@@ -44,7 +55,7 @@ type machine struct {
 	cancel context.CancelFunc
 
 	// What boot made, or why it did not.
-	uml     *uml.Machine
+	guest   guest
 	host    *agent.Host
 	client  *agent.Client
 	console io.WriteCloser
@@ -57,9 +68,11 @@ type machine struct {
 
 // A machineConfig is what a machine is made of.
 type machineConfig struct {
+	kind      bundle.MachineKind
 	kernel    string
-	lpj       uint64
+	lpj       uint64       // of machine uml, as info
 	info      *kernel.Info // what the kernel says of itself, if that is known
+	modules   []string     // of machine kvm: files, in the order to load them
 	memory    int64
 	transport string // one of transports, "" for the first
 	cache     string // directory to keep what is made once in
@@ -95,8 +108,8 @@ func (m *machine) Agent() (*agent.Client, error) {
 
 // Cgroups are those that the machine is bounded by; an ordinary user has none.
 func (m *machine) Cgroups(c lifecycle.RuntimeConfig) []string {
-	if os.Geteuid() != 0 {
-		return nil
+	if os.Geteuid() != 0 || m.cfg.kind != bundle.MachineUML {
+		return nil // the host's end of a guest of KVM is this process
 	}
 	return uml.CgroupDirs(m.cgroup(c))
 }
@@ -125,9 +138,8 @@ func (m *machine) Place(ctx context.Context, c lifecycle.RuntimeConfig) (*agent.
 // consoleLog is the file of the pod's directory that has the guest's console.
 const consoleLog = "console.log"
 
-// start boots the machine and returns when its agent knows the pod. If we are
-// root it runs as the host's user that c, the first container, is given for its
-// own: nobody else is that user.
+// start boots the machine and returns when its agent knows the pod. c is the
+// first container.
 func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err error) {
 	if m.console, err = c.Append(consoleLog); err != nil {
 		return fmt.Errorf("machine: console: %w", err)
@@ -144,37 +156,29 @@ func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err err
 		return fmt.Errorf("machine: %w", err)
 	}
 	m.host = agent.Serve(l, agent.HostConfig{Secret: m.secret, Hypercall: m.hypercalls, File: m.file, Event: m.policy.event, Down: m.down, Log: m.log})
-	group := ""
-	if os.Geteuid() == 0 && (uml.HasCgroups() || m.cfg.cpus > 0) {
-		group = m.cgroup(c)
-	}
-	cfg := uml.Config{
-		Kernel: m.cfg.kernel, Info: m.cfg.info, LPJ: m.cfg.lpj, Memory: m.cfg.memory, InitRD: initrd, InitRDPath: path, Init: "/seki",
-		Devices: []uml.Device{{ID: int(m.agent.device().Type())}}, Append: append([]string{"--", "agent"}, m.agent.args()...),
-		UID: int(c.IDBase), GID: int(c.IDBase), Console: m.console, Cgroup: group, CPUs: m.cfg.cpus,
-	}
-	for range m.cards() {
-		cfg.Devices = append(cfg.Devices, uml.Device{ID: virtio.TypeNet})
-	}
 	// The machine outlives ctx, which is of its start.
-	if m.uml, err = uml.Start(context.WithoutCancel(ctx), &cfg); err != nil {
+	if m.cfg.kind == bundle.MachineKVM {
+		err = m.startKVM(context.WithoutCancel(ctx), initrd, path)
+	} else {
+		err = m.startUML(context.WithoutCancel(ctx), c, initrd, path)
+	}
+	if err != nil {
 		return err
 	}
-	if m.shared != nil {
-		m.shared.pid = m.uml.PID
-	}
-	m.serve()
-	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("machine: no word of the agent within %v", bootTimeout))
+	timeout := bootTimeout[m.cfg.kind]
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("machine: no word of the agent within %v", timeout))
 	defer cancel()
 	go func() { // ends with the machine
-		<-m.uml.Done()
+		<-m.guest.Done()
 		m.host.Close()
 	}()
 	if m.client, err = m.host.Agent(ctx); err != nil {
 		return m.died(err)
 	}
-	if err := m.uml.Booted(); err != nil {
-		m.log.Debug("initramfs stays in the host's memory", "err", err)
+	if u, ok := m.guest.(*uml.Machine); ok {
+		if err := u.Booted(); err != nil {
+			m.log.Debug("initramfs stays in the host's memory", "err", err)
+		}
 	}
 	if err := m.client.Setup(ctx, agent.Setup{Pod: m.cfg.pod, Exports: m.cfg.exports.sorted(), File: m.cfg.file}); err != nil {
 		return m.died(err)
@@ -185,10 +189,10 @@ func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err err
 // died is err, or what the machine died of, if that is why.
 func (m *machine) died(err error) error {
 	if !errors.Is(err, agent.ErrGone) {
-		m.uml.Kill()
+		m.guest.Kill()
 		return fmt.Errorf("machine: %w%s", err, m.lastWords())
 	}
-	if cause := m.uml.Wait(); cause != nil {
+	if cause := m.guest.Wait(); cause != nil {
 		return cause
 	}
 	return fmt.Errorf("machine: it powered off before its agent was ready%s", m.lastWords())
@@ -201,46 +205,22 @@ const endTimeout = time.Second
 // of. Connections break before the kernel's process has ended.
 func (m *machine) down() error {
 	select {
-	case <-m.uml.Done():
+	case <-m.guest.Done():
 		m.told.Store(true)
-		return m.uml.Wait()
+		return m.guest.Wait()
 	case <-time.After(endTimeout):
-		m.uml.Kill() // nobody is left there who could end its containers
+		m.guest.Kill() // nobody is left there who could end its containers
 		return nil
 	}
 }
 
 // lastWords are the last lines of the guest's console.
 func (m *machine) lastWords() string {
-	lines := strings.Split(strings.TrimSpace(m.uml.Console()), "\n")
+	lines := strings.Split(strings.TrimSpace(m.guest.Console()), "\n")
 	if len(lines) == 1 && lines[0] == "" {
 		return ""
 	}
 	return "\n    its console: " + strings.Join(lines[max(0, len(lines)-3):], "\n    ")
-}
-
-// serve serves the devices, each on a goroutine that ends with the machine. The
-// kernel sets them up one after the other.
-func (m *machine) serve() {
-	devices := append([]virtio.Device{m.agent.device()}, m.cards()...)
-	for i, d := range devices {
-		v := vhostuser.Config{Device: d, MaxMemory: uint64(m.cfg.memory) + 64<<20, Log: m.log}
-		if d == virtio.Device(m.shared) {
-			v.Memory = m.shared.memory
-		}
-		m.serving.Go(func() {
-			conn, err := m.uml.Accept(i)
-			if err != nil {
-				return // the machine has ended, and says why itself
-			}
-			err = vhostuser.Serve(context.Background(), conn, v)
-			if err != nil {
-				// A card without its guard must not go on, and nothing else can.
-				m.log.Error("machine ended: device", "device", i, "err", err)
-				m.uml.Kill()
-			}
-		})
-	}
 }
 
 // cards are the network devices of the machine.
@@ -277,7 +257,7 @@ func (m *machine) file(name string, conn net.Conn) bool {
 // ending says that a connection broke because the machine ends, which others
 // tell of with the reason.
 func (m *machine) ending(err error) bool {
-	return !m.uml.Running() || errors.Is(err, unix.ECONNRESET)
+	return !m.guest.Running() || errors.Is(err, unix.ECONNRESET)
 }
 
 // close ends the machine. Its error is what the machine died of, if not of us.
@@ -285,16 +265,16 @@ func (m *machine) close() error {
 	m.boot.Do(func() { m.err = errors.New("machine: closed") })
 	m.cancel()
 	var err error
-	ended := m.uml != nil && !m.uml.Running()
+	ended := m.guest != nil && !m.guest.Running()
 	if m.host != nil {
 		m.host.Close() // the guest has nothing more to say
 	}
-	if m.uml != nil {
-		if cerr := m.uml.Close(); cerr != nil {
+	if m.guest != nil {
+		if cerr := m.guest.Close(); cerr != nil {
 			err = cerr
 		}
 		if ended && !m.told.Load() {
-			err = errors.Join(err, m.uml.Wait())
+			err = errors.Join(err, m.guest.Wait())
 		}
 	}
 	m.serving.Wait()

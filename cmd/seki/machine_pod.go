@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +16,7 @@ import (
 	"sekimori/lifecycle/agent/p9"
 	"sekimori/lifecycle/bundle"
 	"sekimori/starlark"
+	"sekimori/vmm/kvm"
 	"sekimori/vmm/uml/kernel"
 )
 
@@ -51,15 +54,17 @@ func (a *app) choose(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
 	switch {
 	case m.Kind != bundle.MachineHost && inKernel(pod):
 		return m, fmt.Errorf("%s: nic(datapath = \"kernel\"): the programs are the host's kernel's, so it is machine host's alone, and root's\n    sudo seki run --machine host %[1]s", pod.Path)
-	case m.Kind == bundle.MachineKVM:
-		return m, &codeError{exitFailed, errors.New("machine kvm: not in this build of seki (seki doctor)")}
+	case m.Kind == bundle.MachineKVM && m.SharedNIC:
+		return m, fmt.Errorf(`%s: machine("kvm"): each container has its own card there: nic = "own"`, pod.Path)
+	case m.Kind == bundle.MachineKVM && (m.CPUs != math.Trunc(m.CPUs) || m.CPUs > kvm.MaxCPUs):
+		return m, fmt.Errorf(`%s: machine("kvm"): cpu: %g processors: want a whole number up to %d`, pod.Path, m.CPUs, kvm.MaxCPUs)
 	case m.Kind == bundle.MachineHost && m.Kernel != "":
 		return m, usage("--kernel: machine host runs on the host's own\n    --machine uml")
 	case m.Kind == bundle.MachineHost && o.agent == overTCP:
 		return m, usage("--agent: machine host has none\n    --machine uml")
 	case m.Kind == bundle.MachineUML && m.CPUs > 0 && os.Geteuid() != 0:
 		return m, fmt.Errorf("%s: machine(cpu): needs root: a cgroup bounds it", pod.Path)
-	case m.Kind == bundle.MachineUML && pod.Uplink != nil && os.Geteuid() != 0:
+	case m.Kind != bundle.MachineHost && pod.Uplink != nil && os.Geteuid() != 0:
 		return m, fmt.Errorf("%s: uplink() needs root: it makes a network interface on the host\n    sudo seki run %[1]s, or without uplink()", pod.Path)
 	}
 	return m, nil
@@ -85,19 +90,10 @@ func inKernel(p *starlark.Pod) bool {
 // machine makes the configuration of a pod in a machine of its own kernel out
 // of that of the same pod on the host.
 func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Machine, o runOptions) (err error) {
-	mc := machineConfig{kernel: spec.Kernel, transport: o.agent, memory: spec.Memory &^ 4095, cpus: spec.CPUs, pod: p.Name, specs: map[string]guestSpec{}}
-	if mc.kernel == "" {
-		k, err := kernel.Find(kernel.Dirs(w.env)...)
-		if err != nil {
-			return fmt.Errorf("machine uml: %w", err)
-		}
-		mc.kernel, mc.lpj = k.Path, k.LPJ
+	mc := machineConfig{kind: spec.Kind, kernel: spec.Kernel, transport: o.agent, memory: spec.Memory &^ 4095, cpus: spec.CPUs, pod: p.Name, specs: map[string]guestSpec{}}
+	if err := mc.choose(w.env); err != nil {
+		return err
 	}
-	info, err := kernel.Describe(mc.kernel)
-	if err != nil {
-		return fmt.Errorf("machine uml: %w", err)
-	}
-	mc.info = &info
 	mc.cache = kernel.Dirs(w.env)[0]
 	mc.exports = &exports{opened: map[string]*p9.Export{}, shared: map[string]bool{}}
 	defer func() {
@@ -156,8 +152,33 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 			cfg.Containers[i].Hooks[h].Run = m.guestHook(h)
 		}
 	}
-	cfg.Machine = string(bundle.MachineUML)
+	cfg.Machine = string(spec.Kind)
 	cfg.Network, cfg.Runtime = &guestNetwork{n, m, policy}, lifecycle.Guest(m)
+	return nil
+}
+
+// choose finds the kernel, if none was named, and what is to be known of it.
+func (mc *machineConfig) choose(env func(string) string) (err error) {
+	if mc.kind == bundle.MachineKVM {
+		if err := kvm.Probe(context.Background()); err != nil {
+			return fmt.Errorf("machine kvm: %s\n    --machine uml needs no KVM", oneLine(err))
+		}
+		mc.memory &^= 1<<20 - 1
+		mc.kernel, mc.modules, err = guestKernel(mc.kernel)
+		return err
+	}
+	if mc.kernel == "" {
+		k, err := kernel.Find(kernel.Dirs(env)...)
+		if err != nil {
+			return fmt.Errorf("machine uml: %w", err)
+		}
+		mc.kernel, mc.lpj = k.Path, k.LPJ
+	}
+	info, err := kernel.Describe(mc.kernel)
+	if err != nil {
+		return fmt.Errorf("machine uml: %w", err)
+	}
+	mc.info = &info
 	return nil
 }
 

@@ -63,7 +63,7 @@ it, too.`,
 	f.StringVar(&o.mode, "policy-mode", "", "enforce or audit: the mode of every policy, whatever the file says")
 	f.StringVar(&o.pcap, "pcap", "", "write the frames that drop to this pcapng file, each with its reason")
 	f.StringVar(&o.record, "record", "", "keep frames, verdicts and callbacks in this directory, for seki test --replay")
-	f.StringVar(&o.machine, "machine", "", "kernel that the containers run on: host, uml (User-Mode Linux) or auto (default: what the file says, else auto)")
+	f.StringVar(&o.machine, "machine", "", "kernel that the containers run on: host, uml (User-Mode Linux), kvm or auto (default: what the file says, else auto)")
 	f.StringVar(&o.kernel, "kernel", "", "image of the guest's kernel, or its name in seki machine kernel list (default: seki machine kernel path)")
 	f.StringVar(&o.agent, "agent", overVsock, "how the guest's agent speaks with seki: vsock, or tcp on a card and a network of its own")
 	oneOf(cmd, "agent", transports...)
@@ -169,7 +169,7 @@ func (a *app) foreground(ctx context.Context, path string, o runOptions, reporte
 	if err != nil {
 		return err
 	}
-	if machine.Kind == bundle.MachineUML {
+	if machine.Kind != bundle.MachineHost {
 		if err := w.machine(&cfg, pod, machine, o); err != nil {
 			if cfg.Network != nil {
 				err = errors.Join(err, cfg.Network.Close())

@@ -128,7 +128,7 @@ func (col *Collector) checkNIC(c *Container) error {
 
 // Finish makes the checks that need the whole pod.
 func (col *Collector) Finish() error {
-	if m := col.Machine; m != nil && (m.Kind == bundle.MachineUML || m.Kind == bundle.MachineKVM) {
+	if m := col.Machine; m != nil && (m.Kind != bundle.MachineAuto && m.Kind != bundle.MachineHost) {
 		for _, c := range col.Containers {
 			if c.Spec.NIC != nil && c.Spec.NIC.Datapath == bundle.DatapathKernel {
 				return &args.Error{Pos: col.machinePos, Msg: fmt.Sprintf("machine: kind %q: the card of container %q at %s has datapath %q, which is of machine \"host\"",

@@ -25,7 +25,7 @@ const (
 )
 
 // bzImage loads a kernel that unpacks itself.
-func (l *linux) bzImage(initrd *os.File) error {
+func (l *linux) bzImage(initrd []*os.File) error {
 	p, err := bootparam.New(l.file)
 	switch {
 	case errors.Is(err, bootparam.ErrorSignatureNotMatch), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

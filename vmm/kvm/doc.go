@@ -17,7 +17,7 @@
 // device runs meanwhile. The machine's memory is [Machine.Memory].
 //
 //	m, err := kvm.Start(ctx, &kvm.Config{
-//		Image: kvm.Kernel{Path: "/boot/vmlinuz", InitRD: archive}, Memory: 256 << 20,
+//		Image: kvm.Kernel{Path: "/boot/vmlinuz", InitRD: archives}, Memory: 256 << 20,
 //		Devices: []kvm.Device{{Virtio: card, Kicked: func(r *kvm.Regs, queue int) { … }}},
 //	})
 //	…

@@ -2,6 +2,7 @@ package kvm
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -17,9 +18,9 @@ import (
 type Kernel struct {
 	Path string
 
-	// InitRD is the archive that the guest unpacks as its root, from the start of
-	// the file; the caller closes it. nil is none.
-	InitRD *os.File
+	// InitRD are the archives that the guest unpacks as its root, one over the other,
+	// each from the start of its file; the caller closes them.
+	InitRD []*os.File
 
 	// CommandLine is what follows the machine's own parameters.
 	CommandLine string
@@ -89,26 +90,40 @@ func (l *linux) copyIn(at guestmem.GPA, f io.ReaderAt, off, n int64) error {
 	return nil
 }
 
-// archive puts the file system as high as it may lie, above the kernel, which
-// takes memory up to end. It returns where and how long it is.
-func (l *linux) archive(f *os.File, end, limit uint64) (at, n uint64, err error) {
-	if f == nil {
+// archiveAlign is where an archive may begin behind another
+// (Documentation/driver-api/early-userspace/buffer-format.rst).
+const archiveAlign = 4
+
+// archive puts the archives as high as they may lie, above the kernel, which takes
+// memory up to end. It returns where and how long they are.
+func (l *linux) archive(files []*os.File, end, limit uint64) (at, n uint64, err error) {
+	sizes := make([]uint64, len(files))
+	for i, f := range files {
+		st, err := f.Stat()
+		if err != nil {
+			return 0, 0, err
+		}
+		sizes[i] = uint64(st.Size())
+		if n += (sizes[i] + archiveAlign - 1) &^ (archiveAlign - 1); n > MaxMemory {
+			break
+		}
+	}
+	if n == 0 {
 		return 0, 0, nil
 	}
-	st, err := f.Stat()
-	if err != nil {
-		return 0, 0, err
-	}
-	n = uint64(st.Size())
-	limit = min(limit, l.low)
+	end, limit = (end+4095)&^4095, min(limit, l.low)&^4095
 	if end > limit || n > limit-end {
-		return 0, 0, fmt.Errorf("the kernel takes %d MiB and its file system %d: too little memory", end>>20, (n+1<<20-1)>>20)
+		return 0, 0, fmt.Errorf("the kernel takes the memory up to %d MiB and its file system %d MiB, and there are %d", end>>20, n>>20+1, limit>>20)
 	}
 	at = (limit - n) &^ 4095
-	if at < end {
-		return 0, 0, fmt.Errorf("the kernel takes %d MiB and its file system %d: too little memory", end>>20, (n+1<<20-1)>>20)
+	here := at
+	for i, f := range files {
+		if err := l.copyIn(guestmem.GPA(here), f, 0, int64(sizes[i])); err != nil {
+			return 0, 0, fmt.Errorf("file system: %w", err)
+		}
+		here += (sizes[i] + archiveAlign - 1) &^ (archiveAlign - 1)
 	}
-	return at, n, l.copyIn(guestmem.GPA(at), f, 0, st.Size())
+	return at, n, nil
 }
 
 // writeLine puts the command line where the kernel is told it is.
@@ -138,4 +153,27 @@ func (l *linux) spans() []span {
 		all = append(all, span{ram64Start, l.boot.size - ramEnd, true})
 	}
 	return all
+}
+
+// Release is what the kernel of a bzImage calls itself, as uname -r does; "" if
+// the image does not say.
+func Release(image io.ReaderAt) string {
+	const offVersion, max = 0x20e, 128 // of kernel_version in the setup header
+	var at [2]byte
+	if _, err := image.ReadAt(at[:], offVersion); err != nil {
+		return ""
+	}
+	b := make([]byte, max)
+	n, err := image.ReadAt(b, int64(binary.LittleEndian.Uint16(at[:]))+sector)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return ""
+	}
+	text, _, _ := bytes.Cut(b[:n], []byte{0})
+	release, _, _ := bytes.Cut(text, []byte(" "))
+	for _, c := range release {
+		if c <= ' ' || c >= 0x7f || c == '/' {
+			return "" // not a bzImage
+		}
+	}
+	return string(release)
 }

@@ -46,7 +46,7 @@ func TestEnds(t *testing.T) {
 		{"port 0xcf9", code{}.out(0xcf9, 6), "machine: the guest restarted"},
 		{"keyboard controller", code{}.out(0x64, 0xfe), "machine: the guest restarted"},
 		{"panic", code{}.print("Kernel panic - not syncing: x\n").out(0x602, 1), "machine: the guest's kernel panicked; its last words"},
-		{"triple fault", append(code{}, 0x0f, 0x0b), "machine: triple fault (vCPU 0 at 0x100000)"}, // UD2 without an IDT
+		{"triple fault", append(code{}, 0x0f, 0x0b), "machine: triple fault (vCPU 0 at 0x"}, // UD2 without an IDT; SVM has reset the processor by then
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := start(t, kvm.Config{Image: program(tt.code)}).Wait()

@@ -20,7 +20,7 @@ const (
 )
 
 // vmlinux loads a kernel that is not packed.
-func (l *linux) vmlinux(initrd *os.File) error {
+func (l *linux) vmlinux(initrd []*os.File) error {
 	e, err := elf.NewFile(l.file)
 	switch {
 	case err != nil:
@@ -36,7 +36,7 @@ func (l *linux) vmlinux(initrd *os.File) error {
 	if err != nil {
 		return err
 	}
-	at, size, err := l.archive(initrd, (end+4095)&^4095, l.low)
+	at, size, err := l.archive(initrd, end, l.low)
 	if err != nil {
 		return err
 	}

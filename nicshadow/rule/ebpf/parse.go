@@ -81,7 +81,6 @@ type parser struct {
 	optionsNDP, dhcp4, dhcp6 label
 	stop                     label // ends a walk with the result in R1
 	more                     label // goes on with it
-	inside                   bool  // a walk is being written
 }
 
 // writeParser writes the function and what it calls, behind what is there, and

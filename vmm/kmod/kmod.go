@@ -1,0 +1,204 @@
+// Package kmod finds the modules of a Linux kernel on the host, and what they
+// stand on, for a guest that boots that kernel without an installed system.
+//
+//	dir, err := kmod.Find("/boot/vmlinuz-6.12-amd64", release)
+//	tree, err := kmod.Open(dir)
+//	files, err := tree.Resolve("9p", "virtio_net") // in the order to load them
+package kmod
+
+import (
+	"bufio"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A MissingError says that a kernel has neither a module nor has it built in.
+type MissingError struct {
+	Dir    string
+	Module string
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("%s: no module %s, and it is not built in", e.Dir, e.Module)
+}
+
+// Find returns the directory of the modules of a kernel whose image is at path
+// and whose release is as uname -r says it: beside the image, in the file system
+// that it was unpacked into, or this host's.
+func Find(path, release string) (string, error) {
+	dir := filepath.Dir(path)
+	try := []string{filepath.Join(dir, "modules")}
+	if release != "" && release == filepath.Base(release) && release != ".." {
+		try = append(try, filepath.Join(dir, "..", "lib", "modules", release), filepath.Join("/lib/modules", release))
+	}
+	for _, d := range try {
+		if _, err := os.Stat(filepath.Join(d, "modules.builtin")); err == nil {
+			return d, nil
+		}
+	}
+	return "", fmt.Errorf("modules of kernel %s: not in %s", release, strings.Join(try, ", "))
+}
+
+// A Tree is the modules of one kernel.
+type Tree struct {
+	dir     string
+	files   map[string]string   // of each module, below dir
+	depends map[string][]string // as depmod says; nil where it has not run
+	builtin map[string]bool
+}
+
+// Open reads what is in dir, which is as kernels install their modules.
+func Open(dir string) (*Tree, error) {
+	t := &Tree{dir: dir, files: map[string]string{}, builtin: map[string]bool{}}
+	err := lines(filepath.Join(dir, "modules.builtin"), func(line string) { t.builtin[Name(line)] = true })
+	if err != nil {
+		return nil, err
+	}
+	depends := map[string][]string{}
+	// "kernel/fs/9p/9p.ko: kernel/net/9p/9pnet.ko …" (modules.dep(5)).
+	err = lines(filepath.Join(dir, "modules.dep"), func(line string) {
+		file, on, ok := strings.Cut(line, ":")
+		if !ok {
+			return
+		}
+		name := Name(file)
+		t.files[name], depends[name] = file, []string{}
+		for _, f := range strings.Fields(on) {
+			depends[name] = append(depends[name], Name(f))
+		}
+	})
+	if err == nil {
+		t.depends = depends
+		return t, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return t, t.walk()
+}
+
+// walk finds the files of a directory that depmod has not been in.
+func (t *Tree) walk() error {
+	return filepath.WalkDir(t.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if base := filepath.Base(path); d.Type().IsRegular() && (strings.HasSuffix(base, ".ko") || strings.Contains(base, ".ko.")) {
+			below, err := filepath.Rel(t.dir, path)
+			if err != nil {
+				return err
+			}
+			t.files[Name(base)] = below
+		}
+		return nil
+	})
+}
+
+func lines(path string, each func(string)) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		each(s.Text())
+	}
+	return s.Err()
+}
+
+// Name is what a module in that file is called: as the kernel does, with
+// underscores.
+func Name(file string) string {
+	base, _, _ := strings.Cut(filepath.Base(file), ".ko")
+	return strings.ReplaceAll(base, "-", "_")
+}
+
+// Resolve returns the files of modules and of all that they stand on, each once,
+// in an order in which they can be loaded. What is built in has none. One that is
+// not there is a [*MissingError].
+func (t *Tree) Resolve(names ...string) ([]string, error) {
+	r := resolver{Tree: t, seen: map[string]bool{}}
+	for _, n := range names {
+		if err := r.add(Name(n), 0); err != nil {
+			return nil, err
+		}
+	}
+	return r.order, nil
+}
+
+type resolver struct {
+	*Tree
+	seen  map[string]bool
+	order []string
+}
+
+// maxDepth is far beyond what modules stand on each other.
+const maxDepth = 32
+
+func (r *resolver) add(name string, depth int) error {
+	file, ok := r.files[name]
+	switch {
+	case r.seen[name], !ok && r.builtin[name]:
+		return nil
+	case !ok:
+		return &MissingError{r.dir, name}
+	case depth == maxDepth:
+		return fmt.Errorf("%s: module %s stands on too many others", r.dir, name)
+	}
+	r.seen[name] = true
+	path := filepath.Join(r.dir, file)
+	on, err := r.stands(name, path)
+	if err != nil {
+		return fmt.Errorf("module %s: %w", path, err)
+	}
+	// depmod names all of them, the nearest first.
+	for _, d := range slices.Backward(on) {
+		if err := r.add(d, depth+1); err != nil {
+			return err
+		}
+	}
+	r.order = append(r.order, path)
+	return nil
+}
+
+// stands says what a module stands on.
+func (r *resolver) stands(name, path string) ([]string, error) {
+	if r.depends != nil {
+		return r.depends[name], nil
+	}
+	if filepath.Ext(path) != ".ko" {
+		return nil, errors.New("packed, and depmod has not said what it stands on: run depmod, or unpack it")
+	}
+	return depends(path)
+}
+
+// depends reads it from the module itself.
+func depends(path string) ([]string, error) {
+	f, err := elf.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	s := f.Section(".modinfo")
+	if s == nil || s.Size > 1<<20 {
+		return nil, errors.New("no .modinfo")
+	}
+	info, err := s.Data()
+	if err != nil {
+		return nil, err
+	}
+	for _, field := range strings.Split(string(info), "\x00") {
+		if list, ok := strings.CutPrefix(field, "depends="); ok {
+			return strings.FieldsFunc(strings.ReplaceAll(list, "-", "_"), func(r rune) bool { return r == ',' }), nil
+		}
+	}
+	return nil, nil
+}

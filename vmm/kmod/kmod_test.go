@@ -1,0 +1,112 @@
+package kmod_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"sekimori/vmm/kmod"
+)
+
+// tree makes a directory of modules: depmod has been there if dep is not empty.
+func tree(t *testing.T, dep string, files ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name, text string) {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("modules.builtin", "kernel/drivers/virtio/virtio.ko\nkernel/drivers/virtio/virtio_ring.ko\n")
+	if dep != "" {
+		write("modules.dep", dep)
+	}
+	for _, f := range files {
+		write(f, "not an ELF file")
+	}
+	return dir
+}
+
+const dep = `kernel/fs/9p/9p.ko.xz: kernel/net/9p/9pnet.ko.xz kernel/fs/netfs/netfs.ko.xz
+kernel/net/9p/9pnet.ko.xz: kernel/fs/netfs/netfs.ko.xz
+kernel/fs/netfs/netfs.ko.xz:
+kernel/net/9p/9pnet_fd.ko.xz: kernel/net/9p/9pnet.ko.xz
+kernel/drivers/net/virtio-net.ko.xz:
+kernel/a.ko: kernel/b.ko
+kernel/b.ko: kernel/a.ko
+`
+
+func TestResolve(t *testing.T) {
+	dir := tree(t, dep)
+	m, err := kmod.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		names []string
+		want  []string
+	}{
+		{[]string{"9pnet_fd", "9p"}, []string{"kernel/fs/netfs/netfs.ko.xz", "kernel/net/9p/9pnet.ko.xz", "kernel/net/9p/9pnet_fd.ko.xz", "kernel/fs/9p/9p.ko.xz"}},
+		{[]string{"virtio", "virtio_ring"}, nil},
+		{[]string{"virtio_net", "virtio-net"}, []string{"kernel/drivers/net/virtio-net.ko.xz"}},
+		{[]string{"a"}, []string{"kernel/b.ko", "kernel/a.ko"}}, // a circle ends
+	} {
+		got, err := m.Resolve(tt.names...)
+		var want []string
+		for _, w := range tt.want {
+			want = append(want, filepath.Join(dir, w))
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("Resolve(%q) = %q, %v; want %q", tt.names, got, err, want)
+		}
+	}
+	var missing *kmod.MissingError
+	if _, err := m.Resolve("virtio", "vsock"); !errors.As(err, &missing) || missing.Module != "vsock" {
+		t.Errorf("Resolve = %v; want a MissingError", err)
+	}
+}
+
+// TestWithoutDepmod: the modules themselves are asked, unless they are packed.
+func TestWithoutDepmod(t *testing.T) {
+	m, err := kmod.Open(tree(t, "", "kernel/packed.ko.xz", "kernel/broken.ko"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"packed", "broken"} {
+		if got, err := m.Resolve(name); err == nil {
+			t.Errorf("Resolve(%s) = %q", name, got)
+		}
+	}
+}
+
+func TestFind(t *testing.T) {
+	root := t.TempDir()
+	for _, d := range []string{"one/boot", "one/lib/modules/6.9-x", "two/modules"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, d := range []string{"one/lib/modules/6.9-x", "two/modules"} {
+		if err := os.WriteFile(filepath.Join(root, d, "modules.builtin"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct{ image, release, want string }{
+		{"one/boot/vmlinuz-6.9-x", "6.9-x", "one/lib/modules/6.9-x"},
+		{"two/vmlinuz", "", "two/modules"},
+		{"one/boot/vmlinuz", "", ""},
+		{"one/boot/vmlinuz", "../modules/6.9-x", ""},
+		{"one/boot/vmlinuz", "6.9-y", ""},
+	} {
+		got, err := kmod.Find(filepath.Join(root, tt.image), tt.release)
+		if (err == nil) != (tt.want != "") || err == nil && got != filepath.Join(root, tt.want) {
+			t.Errorf("Find(%s, %q) = %q, %v; want %q", tt.image, tt.release, got, err, tt.want)
+		}
+	}
+}
