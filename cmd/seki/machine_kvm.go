@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -17,6 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sekimori/introspect"
+	"sekimori/vmm/bzimage"
 	"sekimori/vmm/initramfs"
 	"sekimori/vmm/kmod"
 	"sekimori/vmm/kvm"
@@ -25,8 +28,8 @@ import (
 
 // guestModules are what the agent and the containers stand on, and a
 // distribution's kernel has in modules: the devices, the agent's way to its host,
-// root file systems and volumes, layers over them.
-var guestModules = []string{"virtio_mmio", "virtio_net", "vmw_vsock_virtio_transport", "9pnet_fd", "9p", "overlay"}
+// root file systems and volumes, layers over them, links on a shared card.
+var guestModules = []string{"virtio_mmio", "virtio_net", "vmw_vsock_virtio_transport", "9pnet_fd", "9p", "overlay", "macvlan"}
 
 // maxProcessors is how many a guest has at most where the file does not say.
 const maxProcessors = 4
@@ -54,7 +57,11 @@ func (m *machine) startKVM(ctx context.Context, initrd *os.File, path string) er
 		Memory: m.cfg.memory, CPUs: processors(m.cfg.cpus), Console: m.console, Log: m.log,
 	}
 	for _, d := range append([]virtio.Device{m.agent.device()}, m.cards()...) {
-		cfg.Devices = append(cfg.Devices, kvm.Device{Virtio: d})
+		device := kvm.Device{Virtio: d}
+		if d == virtio.Device(m.shared) {
+			device.Memory, device.Kicked = m.shared.memory, m.shared.kicked
+		}
+		cfg.Devices = append(cfg.Devices, device)
 	}
 	g, err := kvm.Start(ctx, &cfg)
 	if err != nil {
@@ -62,6 +69,52 @@ func (m *machine) startKVM(ctx context.Context, initrd *os.File, path string) er
 	}
 	m.guest = g
 	return nil
+}
+
+// kicked takes the registers of the vCPU that is about to send.
+func (n *sharedNIC) kicked(r *kvm.Regs, _ int) {
+	live := n.live.Load()
+	if live == nil {
+		return
+	}
+	regs := introspect.Registers{CR3: r.CR3, CR4: r.CR4, GSBase: r.GSBase, RSP: r.RSP, TaskState: r.TRBase, User: r.CPL == 3}
+	if regs.User {
+		// A program that has the card's registers mapped. An error leaves 0, where
+		// no kernel has its data: nobody is found, and the frame drops.
+		regs.KernelGSBase, _ = r.KernelGSBase()
+	}
+	live.guest.Enter(&regs)
+}
+
+// x86Reader reads a distribution's kernel, and the modules that its network card's
+// driver is in. It returns when it has read the kernel.
+func x86Reader(image string, modules []string) (reader, error) {
+	f, err := os.Open(image)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	vmlinux := io.ReaderAt(f)
+	if b, err := bzimage.Unpack(f); err == nil {
+		vmlinux = bytes.NewReader(b)
+	} else if !errors.Is(err, bzimage.ErrNotBzImage) {
+		return nil, fmt.Errorf(`machine kvm: nic = "shared" reads the kernel: %s: %w`, image, err)
+	}
+	var drivers []io.ReaderAt
+	for _, path := range modules {
+		if name := kmod.Name(path); name == "virtio_net" || name == "virtio_ring" {
+			b, err := kmod.Read(path)
+			if err != nil {
+				return nil, err
+			}
+			drivers = append(drivers, bytes.NewReader(b))
+		}
+	}
+	k, err := introspect.ReadX86(vmlinux, drivers...)
+	if err != nil {
+		return nil, fmt.Errorf(`machine kvm: nic = "shared" reads the kernel: %s: %w`, image, err)
+	}
+	return k.Guest, nil
 }
 
 // processors is how many the guest gets: what the file says, else the host's.

@@ -54,8 +54,6 @@ func (a *app) choose(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
 	switch {
 	case m.Kind != bundle.MachineHost && inKernel(pod):
 		return m, fmt.Errorf("%s: nic(datapath = \"kernel\"): the programs are the host's kernel's, so it is machine host's alone, and root's\n    sudo seki run --machine host %[1]s", pod.Path)
-	case m.Kind == bundle.MachineKVM && m.SharedNIC:
-		return m, fmt.Errorf(`%s: machine("kvm"): each container has its own card there: nic = "own"`, pod.Path)
 	case m.Kind == bundle.MachineKVM && (m.CPUs != math.Trunc(m.CPUs) || m.CPUs > kvm.MaxCPUs):
 		return m, fmt.Errorf(`%s: machine("kvm"): cpu: %g processors: want a whole number up to %d`, pod.Path, m.CPUs, kvm.MaxCPUs)
 	case m.Kind == bundle.MachineHost && m.Kernel != "":

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"sekimori/introspect"
 	"sekimori/lifecycle/bundle"
@@ -34,37 +35,81 @@ type sharedNIC struct {
 	log     *slog.Logger
 	port    *nicshadow.SharedPort
 	members *introspect.Members
-	kernel  func() (*introspect.UMLKernel, error) // read while the guest boots
-	pid     func() int                            // of the guest's kernel on the host
+	reader  reader     // of the guest's memory
+	pid     func() int // of the guest's kernel on the host, where it is a process
 
-	// Of the goroutine that serves the device.
-	guest *introspect.Guest
-	queue *introspect.Queue
+	// Of the goroutine that serves the device, or whose turn it is among several.
+	mem  *guestmem.Memory
+	live atomic.Pointer[traced]
 
 	mu    sync.Mutex                   // mu guards known
 	known map[uint32]introspect.Member // by sender
 }
 
-// newSharedNIC makes the card, and begins to read the kernel's layout.
-func newSharedNIC(kernel string, mtu int, log *slog.Logger) (*sharedNIC, error) {
+// A traced is the card's transmit queue, as its driver in the guest has it.
+type traced struct {
+	guest *introspect.Guest
+	queue *introspect.Queue
+}
+
+// A reader makes what reads a guest's memory out of what the kernel's image says
+// of itself. It waits for the image to be read, which a boot leaves time for.
+type reader func(*guestmem.Memory, *introspect.Members) (*introspect.Guest, error)
+
+// newSharedNIC makes the card.
+func newSharedNIC(mtu int, log *slog.Logger) (*sharedNIC, error) {
 	n := &sharedNIC{log: log, members: introspect.NewMembers(), known: map[uint32]introspect.Member{}}
-	n.kernel = sync.OnceValues(func() (*introspect.UMLKernel, error) {
-		f, err := os.Open(kernel)
+	var err error
+	n.Net, err = virtio.NewNet(virtio.NetConfig{MAC: sharedMAC, MTU: mtu, Backend: n})
+	return n, err
+}
+
+// inBackground begins to call f, and returns what waits for it. Whoever waits may
+// be a thread that could not call f itself.
+func inBackground[T any](f func() (T, error)) func() (T, error) {
+	var v T
+	var err error
+	done := make(chan struct{})
+	go func() { // ends soon
+		defer close(done)
+		v, err = f()
+	}()
+	return func() (T, error) {
+		<-done
+		return v, err
+	}
+}
+
+// umlReader reads a User-Mode Linux kernel.
+func (n *sharedNIC) umlReader(image string) reader {
+	kernel := inBackground(func() (*introspect.UMLKernel, error) {
+		f, err := os.Open(image)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
 		return introspect.ReadUML(f)
 	})
-	go n.kernel() // ends soon; whoever needs it waits
-	var err error
-	n.Net, err = virtio.NewNet(virtio.NetConfig{MAC: sharedMAC, MTU: mtu, Backend: n})
-	return n, err
+	return func(mem *guestmem.Memory, m *introspect.Members) (*introspect.Guest, error) {
+		k, err := kernel()
+		if err != nil {
+			return nil, err
+		}
+		return k.Guest(mem, n.pid(), m)
+	}
 }
 
 // share gives the machine one card for all its containers, on a port of sw.
 func (m *machine) share(sw *nicshadow.Switch, mtu int) (err error) {
-	if m.shared, err = newSharedNIC(m.cfg.kernel, mtu, m.log); err != nil {
+	if m.shared, err = newSharedNIC(mtu, m.log); err != nil {
+		return err
+	}
+	if m.cfg.kind == bundle.MachineKVM {
+		m.shared.reader, err = x86Reader(m.cfg.kernel, m.cfg.modules)
+	} else {
+		m.shared.reader = m.shared.umlReader(m.cfg.kernel)
+	}
+	if err != nil {
 		return err
 	}
 	m.policy.shared = m.shared
@@ -74,38 +119,43 @@ func (m *machine) share(sw *nicshadow.Switch, mtu int) (err error) {
 
 // memory follows the guest's memory.
 func (n *sharedNIC) memory(m *guestmem.Memory) {
-	n.guest, n.queue = nil, nil
-	if m == nil {
-		return
-	}
-	k, err := n.kernel()
-	if err == nil {
-		n.guest, err = k.Guest(m, n.pid(), n.members)
-	}
-	if err != nil {
-		n.log.Error("the machine's containers cannot be told apart: nothing passes", "err", err)
-	}
+	n.live.Store(nil)
+	n.mem = m
 }
 
 // Start follows where the driver's ring lies.
 func (n *sharedNIC) Start(i int, q *virtq.Queue, t virtio.Transport) {
+	if i == 1 { // the transmit queue (virtio 1.2, 5.1.2)
+		live, err := n.trace(q)
+		if err != nil {
+			n.log.Error("the machine's containers cannot be told apart: nothing passes", "err", err)
+		}
+		n.live.Store(live)
+	}
 	n.Net.Start(i, q, t)
-	if i != 1 || n.guest == nil { // the transmit queue (virtio 1.2, 5.1.2)
-		return
+}
+
+// trace finds out how to follow what is sent on q.
+func (n *sharedNIC) trace(q *virtq.Queue) (*traced, error) {
+	guest, err := n.reader(n.mem, n.members)
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	if n.queue, err = n.guest.Queue(introspect.Ring{MAC: sharedMAC, Desc: q.Desc(), Count: uint32(q.Size())}); err != nil {
-		n.log.Error("the machine's containers cannot be told apart: nothing passes", "err", err)
+	queue, err := guest.Queue(introspect.Ring{MAC: sharedMAC, Desc: q.Desc(), Count: uint32(q.Size())})
+	if err != nil {
+		return nil, err
 	}
+	return &traced{guest, queue}, nil
 }
 
 // Transmit finds the frame's sender and has it judged, before the guest runs on.
 func (n *sharedNIC) Transmit(b []byte, head uint16) {
-	if n.queue == nil {
+	live := n.live.Load()
+	if live == nil {
 		n.port.Send(b, nicshadow.Origin{Cause: "the guest's memory cannot be read"})
 		return
 	}
-	o := n.queue.Owner(head, len(b))
+	o := live.queue.Owner(head, len(b))
 	n.port.Send(b, nicshadow.Origin{Sender: nicshadow.Sender(o.Member), Kernel: o.Kernel, Cause: o.Cause})
 }
 

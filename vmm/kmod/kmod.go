@@ -8,14 +8,19 @@ package kmod
 
 import (
 	"bufio"
+	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
 )
 
 // A MissingError says that a kernel has neither a module nor has it built in.
@@ -174,19 +179,19 @@ func (r *resolver) stands(name, path string) ([]string, error) {
 	if r.depends != nil {
 		return r.depends[name], nil
 	}
-	if filepath.Ext(path) != ".ko" {
-		return nil, errors.New("packed, and depmod has not said what it stands on: run depmod, or unpack it")
-	}
 	return depends(path)
 }
 
 // depends reads it from the module itself.
 func depends(path string) ([]string, error) {
-	f, err := elf.Open(path)
+	b, err := Read(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	f, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
 	s := f.Section(".modinfo")
 	if s == nil || s.Size > 1<<20 {
 		return nil, errors.New("no .modinfo")
@@ -201,4 +206,41 @@ func depends(path string) ([]string, error) {
 		}
 	}
 	return nil, nil
+}
+
+// maxModule bounds an unpacked module: distributions' largest has 10 MB.
+const maxModule = 64 << 20
+
+// Read returns a module unpacked.
+func Read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var r io.Reader = f
+	switch filepath.Ext(path) {
+	case ".ko":
+	case ".xz":
+		r, err = xz.NewReader(f)
+	case ".zst":
+		var z *zstd.Decoder
+		if z, err = zstd.NewReader(f, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxModule)); err == nil {
+			defer z.Close()
+			r = z
+		}
+	default:
+		err = errors.New("packed in a way that is not known here")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	b, err := io.ReadAll(io.LimitReader(r, maxModule+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", path, err)
+	case len(b) > maxModule:
+		return nil, fmt.Errorf("%s: more than %d MiB", path, maxModule>>20)
+	}
+	return b, nil
 }

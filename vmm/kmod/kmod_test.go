@@ -1,11 +1,17 @@
 package kmod_test
 
 import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
 
 	"sekimori/vmm/kmod"
 )
@@ -72,13 +78,58 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// TestWithoutDepmod: the modules themselves are asked, unless they are packed.
+// module is an ELF file whose .modinfo says what it stands on.
+func module(t *testing.T, depends string) []byte {
+	t.Helper()
+	info := "license=GPL\x00depends=" + depends + "\x00name=x\x00"
+	names := "\x00.modinfo\x00.shstrtab\x00"
+	var b bytes.Buffer
+	h := elf.Header64{Type: uint16(elf.ET_REL), Machine: uint16(elf.EM_X86_64), Version: 1, Ehsize: 64, Shentsize: 64, Shnum: 3, Shstrndx: 2, Shoff: 64}
+	copy(h.Ident[:], "\x7fELF\x02\x01\x01")
+	const at = 64 + 3*64
+	for _, v := range []any{h, elf.Section64{},
+		elf.Section64{Name: 1, Type: uint32(elf.SHT_PROGBITS), Off: at, Size: uint64(len(info))},
+		elf.Section64{Name: 10, Type: uint32(elf.SHT_STRTAB), Off: at + uint64(len(info)), Size: uint64(len(names))},
+		[]byte(info), []byte(names)} {
+		if err := binary.Write(&b, binary.LittleEndian, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.Bytes()
+}
+
+// TestWithoutDepmod: the modules themselves are asked, packed as they may be.
 func TestWithoutDepmod(t *testing.T) {
-	m, err := kmod.Open(tree(t, "", "kernel/packed.ko.xz", "kernel/broken.ko"))
+	dir := tree(t, "", "broken.ko", "broken.ko.xz", "odd.ko.lzo")
+	var packed bytes.Buffer
+	x, err := xz.NewWriter(&packed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"packed", "broken"} {
+	if _, err := x.Write(module(t, "c-c")); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"a.ko": module(t, "b,virtio"), "b.ko.xz": packed.Bytes(), "c-c.ko.zst": z.EncodeAll(module(t, ""), nil)} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := kmod.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{filepath.Join(dir, "c-c.ko.zst"), filepath.Join(dir, "b.ko.xz"), filepath.Join(dir, "a.ko")}
+	if got, err := m.Resolve("a"); err != nil || !slices.Equal(got, want) {
+		t.Errorf("Resolve(a) = %q, %v; want %q", got, err, want)
+	}
+	for _, name := range []string{"broken", "odd"} {
 		if got, err := m.Resolve(name); err == nil {
 			t.Errorf("Resolve(%s) = %q", name, got)
 		}

@@ -71,6 +71,9 @@ func (m *Machine) out(port uint16, b []byte) error {
 // place makes the machine's devices out of those of its Config.
 func (m *Machine) place(c *Config) error {
 	for i, d := range c.Devices {
+		if d.Memory != nil {
+			d.Memory(m.ram.mem)
+		}
 		irq, err := newEvent(m.vm, deviceGSI(i))
 		if err != nil {
 			return fmt.Errorf("device %d: interrupt: %w", i, err)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 
+	"sekimori/vmm/guestmem"
 	"sekimori/vmm/virtio"
 )
 
@@ -29,6 +30,9 @@ type Config struct {
 // A Device is one of the machine's virtio devices.
 type Device struct {
 	Virtio virtio.Device
+
+	// Memory, if not nil, is told of the guest's memory before the machine runs.
+	Memory func(*guestmem.Memory)
 
 	// Kicked, if not nil, is told of every notification of a queue before the
 	// device is, on the vCPU's thread, while the vCPU stands in its exit. No
