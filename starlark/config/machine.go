@@ -18,10 +18,10 @@ seki run --machine and --kernel say otherwise for one run. Without it seki takes
 kind that runs here; one that is named is never replaced by another in silence.`,
 		Params: []args.Param{
 			{Name: "kind", Type: args.OneOf("auto", "host", "uml", "kvm"), Default: `"auto"`, Doc: `"host": the host's own kernel; "uml": a User-Mode Linux kernel, an unprivileged process; "kvm": a guest of KVM`},
-			{Name: "kernel", Type: args.String, Default: "seki's own", Doc: "image of the guest's kernel; a relative path is relative to the directory of the .star file"},
+			{Name: "kernel", Type: args.String, Default: "seki's own", Doc: "image of the guest's kernel, on \"kvm\" a distribution's vmlinuz or vmlinux with its modules (by default the host's newest); a relative path is relative to the directory of the .star file"},
 			{Name: "memory", Type: args.Bytes, Default: `"256MiB"`, Doc: "memory of the guest: kernel, files in memory and all containers together"},
 			{Name: "nic", Type: args.OneOf("own", "shared"), Default: `"own"`, Doc: `"own": a card of the machine for each container; "shared": one for all, and who sent a frame is found in the guest's memory`},
-			{Name: "cpu", Type: args.Number, Default: "no limit", Doc: "CPUs' worth of the host's time for the whole machine"},
+			{Name: "cpu", Type: args.Number, Default: "no limit", Doc: "CPUs' worth of the host's time for the whole machine; on \"kvm\" its processors, a whole number"},
 		},
 		Positional: 1,
 		Result:     "NoneType",
