@@ -94,7 +94,7 @@ func (pathDevice) Write([]byte) (int, error) { return 0, errNoDevice }
 // takePath makes the path the judge of the port's sender, with the program in
 // force.
 func (p *port) takePath() error {
-	if err := p.path.Watch(p.sw.watching()); err != nil {
+	if err := p.watchPath(); err != nil {
 		return err
 	}
 	t := p.sw.cfg.Table
@@ -114,6 +114,7 @@ func (p *port) takePath() error {
 		}
 	}
 	sl.path = p.path
+	sl.watch.Store(p)
 	return nil
 }
 
@@ -128,6 +129,7 @@ func (p *port) letGo() {
 	if sl := p.self.slot(); sl != nil && sl.path == p.path {
 		sl.pull()
 		sl.path = nil
+		sl.watch.Store(nil)
 	}
 }
 
@@ -182,12 +184,29 @@ func (s *Switch) watching() Watch {
 	return w
 }
 
+// watchPath tells the port's path what to tell of: a trial wants every frame.
+func (p *port) watchPath() error {
+	w := p.sw.watching()
+	if sl := p.self.slot(); sl != nil && sl.trial.Load() != nil {
+		w.All = true
+	}
+	return p.path.Watch(w)
+}
+
+// watchPath is that of the slot's port, if its frames take a path.
+func (sl *slot) watchPath() error {
+	if p := sl.watch.Load(); p != nil {
+		return p.watchPath()
+	}
+	return nil
+}
+
 // watchPaths tells the paths what to tell of.
 func (s *Switch) watchPaths() error {
 	var errs []error
 	for _, p := range s.ports.Load().all {
 		if p.path != nil {
-			errs = append(errs, p.path.Watch(s.watching()))
+			errs = append(errs, p.watchPath())
 		}
 	}
 	return errors.Join(errs...)
@@ -213,6 +232,11 @@ func (p *PathPort) Tell(what Telling, to string, b []byte, j *Judgement) {
 	case TellJudged:
 		st.keep(b, j)
 		st.watch(b, j)
+		if sl := st.slot(); sl != nil && j.Key.Class() != frame.ClassNone && j.Program != nil {
+			if tr := sl.trial.Load(); tr != nil {
+				tr.judge(b, &j.Key, j.Outcome, false, j.Forward)
+			}
+		}
 		if j.Reason != Allowed {
 			st.tell(b)
 		}

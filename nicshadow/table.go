@@ -63,6 +63,7 @@ type slot struct {
 	name  string
 	force atomic.Pointer[force]
 	trial atomic.Pointer[Trial] // nil for none
+	watch atomic.Pointer[port]  // the port with path; nil for none
 	counters
 
 	// Guarded by Table.mu.

@@ -15,6 +15,9 @@ import (
 var (
 	ErrTrialExists = errors.New("another trial is under way")
 	ErrNoForce     = errors.New("no program is in force")
+	// ErrTrialPath says that the frames take a [Path], and the program asks for
+	// more than each frame by itself: what went before only the path knows.
+	ErrTrialPath = errors.New("the kernel judges the frames of this card, and only it remembers what went before: a policy with rate(), established(), answered(), ingress or ip = \"dhcp\" cannot be tried beside it")
 )
 
 // Limits of what a trial tells: a sender that floods must not hold up others.
@@ -85,6 +88,8 @@ func (t *Table) Try(s Sender, program []byte, tell func(Difference)) (*Trial, er
 		err = ErrTrialExists
 	case sl.force.Load().program == nil:
 		err = ErrNoForce
+	case sl.path != nil && (p.Remembers() || p.JudgesIngress()):
+		err = ErrTrialPath
 	}
 	if err != nil {
 		return nil, fmt.Errorf("try program of sender %d: %w", s, err)
@@ -99,6 +104,10 @@ func (t *Table) Try(s Sender, program []byte, tell func(Difference)) (*Trial, er
 		}
 	})
 	sl.trial.Store(tr)
+	if err := sl.watchPath(); err != nil {
+		tr.Stop()
+		return nil, fmt.Errorf("try program of sender %d: %w", s, err)
+	}
 	return tr, nil
 }
 
@@ -107,6 +116,7 @@ func (t *Table) Try(s Sender, program []byte, tell func(Difference)) (*Trial, er
 func (sl *slot) endTrial() {
 	if tr := sl.trial.Swap(nil); tr != nil {
 		tr.once.Do(func() { close(tr.over) })
+		_ = sl.watchPath() // at worst it tells of too much
 	}
 }
 
@@ -115,7 +125,9 @@ func (tr *Trial) Over() <-chan struct{} { return tr.over }
 
 // Stop ends the trial and returns when all differences are told.
 func (tr *Trial) Stop() TrialCounts {
-	tr.slot.trial.CompareAndSwap(tr, nil)
+	if tr.slot.trial.CompareAndSwap(tr, nil) {
+		_ = tr.slot.watchPath()
+	}
 	tr.once.Do(func() { close(tr.over) })
 	tr.mu.Lock()
 	if !tr.closed {
