@@ -9,6 +9,9 @@
 //   - compiling a policy, from Starlark source to verified program: at most
 //     4/10 of cel-go's Compile and Program;
 //   - a reload is in force within a millisecond;
+//   - between two containers whose frames programs of the kernel judge, TCP moves
+//     at least 1/0.7 times as much as through this process, and as much as over
+//     a bridge with the same rules in nftables, and as many datagrams;
 //   - on machine uml the first word of hello comes within 150 ms, one more
 //     container within 50, and a frame that is traced to its sender takes at
 //     most a quarter longer than one that need not be;

@@ -19,6 +19,7 @@ var sections = []section{
 	{"kernel", kernel},
 	{"compile", compiling},
 	{"reload", reload},
+	{"path", path},
 	{"start", start},
 	{"machine", machine},
 	{"kick", kick},
