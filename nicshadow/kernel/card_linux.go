@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -26,9 +27,17 @@ type card struct {
 
 var _ nicshadow.Path = (*card)(nil)
 
-// Enforce puts a program in force.
+// Enforce puts a program in force. Where the kernel cannot be made to run it, the
+// error says which line of the policy asks too much.
 func (c *card) Enforce(p *rule.Program, m nicshadow.Mode) error {
-	return c.programs.Enforce(p, m == nicshadow.Audit)
+	err := c.programs.Enforce(p, m == nicshadow.Audit)
+	var much *ebpf.Unsupported
+	if errors.As(err, &much) && p != nil {
+		if file, line, col := p.Position(uint32(much.PC)); file != "" {
+			return fmt.Errorf("%s:%d:%d: %w", file, line, col, err)
+		}
+	}
+	return err
 }
 
 // Watch sets what is told.

@@ -59,6 +59,9 @@ func (m *memory) admit(p *rule.Program, shared map[string]*ebpf.Map) error {
 	for name, made := range m.maps {
 		shared[name] = made
 	}
+	if !n.rates {
+		return nil // it has limits, perhaps, and asks for none
+	}
 	return m.place(p.Limits())
 }
 
