@@ -14,6 +14,10 @@
 // from root of the guest and from who owns the guest, volumes, death and soak.
 // What runs inside is testdata/inside.
 //
+// The attribution tests boot a guest whose containers share one card, and hold
+// whom each of their frames is traced to against who sent it: on User-Mode Linux,
+// and on KVM, where e2e/nested runs them (make test-kvm).
+//
 // The tests need root, network namespaces and a TUN device. They send nothing
 // outside namespaces that they made themselves, and those die with the test
 // process.

@@ -74,6 +74,9 @@ func readImage(f *elf.File) (Image, error) {
 
 func digit(c byte) bool { return '0' <= c && c <= '9' }
 
+// Slide is how far from where it was linked to the kernel was found, in bytes.
+func (g *Guest) Slide() (distance uint64, found bool) { return g.slide, g.found }
+
 // no allocation, no lock, no log below this line
 
 // find makes sure of where the kernel lies. A kernel may be started anew, by

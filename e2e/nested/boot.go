@@ -98,10 +98,11 @@ func (m *Machine) start(cfg Config) error {
 	if memory == 0 {
 		memory = 1024
 	}
-	m.qemu = exec.Command("qemu-system-x86_64",
+	m.qemu = m.command("qemu-system-x86_64",
 		"-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC,+svm", "-smp", "1", "-m", strconv.Itoa(memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
 		"-serial", "file:"+m.path("console"), "-serial", "unix:"+m.path("control"),
+		"-monitor", "unix:"+m.path("monitor")+",server=on,wait=off",
 		"-kernel", cfg.Kernel.Image, "-initrd", m.path("initrd"),
 		// What slows TCG down and hides nothing that the tests look for.
 		"-append", "console=ttyS0 quiet panic=-1 nokaslr mitigations=off "+cfg.Args)
@@ -116,6 +117,16 @@ func (m *Machine) start(cfg Config) error {
 		close(m.ended)
 	}()
 	return nil
+}
+
+// command is QEMU, before others where it may. On a machine that gave it a seventh
+// of a processor, 250 timer interrupts a second, each an exit of L2, took more time
+// than there was, and L1 did nothing else: its tests hung.
+func (m *Machine) command(name string, args ...string) *exec.Cmd {
+	if os.Geteuid() != 0 {
+		return exec.Command(name, args...)
+	}
+	return exec.Command("nice", append([]string{"-n", "-10", name}, args...)...)
 }
 
 func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
@@ -182,12 +193,27 @@ func (m *Machine) kill() error {
 	return os.RemoveAll(m.dir)
 }
 
-// explain adds the end of what L1 and QEMU said.
+// explain adds the end of what L1 and QEMU said, and where L1's processor stands.
 func (m *Machine) explain(what string, err error) error {
 	var console tail
 	if f, oerr := os.Open(m.path("console")); oerr == nil {
 		io.Copy(&console, f)
 		f.Close()
 	}
-	return fmt.Errorf("%s: %w\nQEMU: %sconsole of L1, its end:\n%s", what, err, m.said.String(), console.String())
+	return fmt.Errorf("%s: %w\nQEMU: %sconsole of L1, its end:\n%sregisters: %s", what, err, m.said.String(), console.String(), m.registers())
+}
+
+// registers are what QEMU's monitor says of the processor, twice: whether it
+// moves.
+func (m *Machine) registers() string {
+	conn, err := net.Dial("unix", m.path("monitor"))
+	if err != nil {
+		return "none: QEMU has ended"
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	io.WriteString(conn, "info registers\ninfo registers\ninfo cpus\n")
+	var said tail
+	io.Copy(&said, conn) // until the deadline: it is a prompt
+	return said.String()
 }

@@ -1,11 +1,12 @@
-// Guest is PID 1 of the User-Mode Linux that TestAttribution boots: four
-// containers share the one network card, and send all at once. Each has a network
-// namespace of its own, and there a macvlan of the card or, with links=bridge, a
-// veth that a bridge joins with it.
+// Guest is PID 1 of the kernels that TestAttribution boots: four containers
+// share the one network card, and send all at once. Each has a network namespace
+// of its own, and there a macvlan of the card or, with links=bridge, a veth that a
+// bridge joins with it. The kernel's command line says how much is sent; see load.
 //
-// It writes "member NUMBER INODE INODE" for each, of its namespace and of its
-// cgroup, then "ready", and waits for a frame of EtherType 0x88b6. At its end it writes "done" and powers off. Anything that
-// fails it writes as "failed: ...".
+// It loads the modules that lie in /modules, writes "member NUMBER INODE INODE"
+// for each container, of its namespace and of its cgroup, then "ready", and waits
+// for a frame of EtherType 0x88b6. At its end it writes "done" and powers off.
+// Anything that fails it writes as "failed: ...".
 package main
 
 import (
@@ -28,13 +29,36 @@ import (
 
 const (
 	containers = 4
-	datagrams  = 5000
-	forgeries  = 2000
 	goOn       = 0x88b6 // EtherType
 	forged     = 0x88b5
 )
 
+// A load is how much each container sends.
+type load struct {
+	datagrams int // and the first forges two fifths as many frames
+	stream    int // bytes, to and fro
+}
+
+// loadOf is what the command line says, or what a fast machine does in seconds.
+func loadOf() load {
+	number := func(name string, otherwise int) int {
+		if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+			return n
+		}
+		return otherwise
+	}
+	return load{datagrams: number("datagrams", 5000), stream: number("stream", 512<<10)}
+}
+
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "evade" {
+		n, _ := strconv.Atoi(os.Args[2])
+		if err := flood(byte(n), loadOf().datagrams/4); err != nil {
+			fmt.Printf("failed: container %d: %v\n", n, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) == 3 && os.Args[1] == "container" {
 		n, _ := strconv.Atoi(os.Args[2])
 		if err := container(byte(n)); err != nil {
@@ -57,6 +81,12 @@ func run() error {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
+	if err := modules(); err != nil {
+		return err
+	}
+	if err := text(); err != nil {
+		return err
+	}
 	if err := unix.Mount("cgroup2", "/cgroup", "cgroup2", 0, ""); err != nil {
 		return fmt.Errorf("mount /cgroup: %w", err)
 	}
@@ -76,13 +106,25 @@ func run() error {
 		return err
 	}
 	var all []*exec.Cmd
-	var starts []io.Closer
+	var starts []io.WriteCloser
 	for n := byte(1); n <= containers; n++ {
 		cmd, start, err := spawn(parent, n)
 		if err != nil {
 			return fmt.Errorf("container %d: %w", n, err)
 		}
 		all, starts = append(all, cmd), append(starts, start)
+	}
+	// A port of a bridge forwards some time after its other end is up, and what
+	// comes earlier is lost: of a short load, all of it.
+	if bridged() {
+		for n, s := range starts {
+			if _, err := s.Write([]byte("u")); err != nil {
+				return err
+			}
+			if err := forwards(fmt.Sprint("v", n+1)); err != nil {
+				return err
+			}
+		}
 	}
 	fmt.Println("ready")
 	if _, _, err := unix.Recvfrom(wait, make([]byte, 64), 0); err != nil {
@@ -96,7 +138,86 @@ func run() error {
 			return fmt.Errorf("container %d: %w", n+1, err)
 		}
 	}
-	return nil
+	return kick()
+}
+
+// text says where the kernel lies.
+func text() error {
+	f, err := os.Open("/proc/kallsyms")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if addr, ok := strings.CutSuffix(lines.Text(), " T _text"); ok {
+			fmt.Println("text", addr)
+			return nil
+		}
+	}
+	return nil // User-Mode Linux has no such symbol
+}
+
+// kick notifies the card from user mode, as root of a guest can: kick=ADDRESS
+// says where its register is.
+func kick() error {
+	at, err := strconv.ParseInt(os.Getenv("kick"), 0, 64)
+	if err != nil {
+		return nil
+	}
+	if err := unix.Mknod("/dev/mem", unix.S_IFCHR|0o600, int(unix.Mkdev(1, 1))); err != nil {
+		return fmt.Errorf("/dev/mem: %w", err)
+	}
+	mem, err := os.OpenFile("/dev/mem", os.O_RDWR|os.O_SYNC, 0)
+	if err != nil {
+		return err
+	}
+	defer mem.Close()
+	page, err := unix.Mmap(int(mem.Fd()), at&^4095, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("mmap /dev/mem: %w", err)
+	}
+	const transmit = 1
+	binary.LittleEndian.PutUint32(page[at&4095:], transmit)
+	return unix.Munmap(page)
+}
+
+// modules loads what lies in /modules, in the order of the names.
+func modules() error {
+	files, err := os.ReadDir("/modules")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, f := range files {
+		m, err := os.Open("/modules/" + f.Name())
+		if err != nil {
+			return err
+		}
+		err = unix.FinitModule(int(m.Fd()), "", 0)
+		m.Close()
+		if err != nil {
+			return fmt.Errorf("load %s: %w", f.Name(), err)
+		}
+	}
+	return err
+}
+
+// forwards waits until a port of the bridge does.
+func forwards(port string) error {
+	if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("mount /sys: %w", err)
+	}
+	const forwarding = "3" // BR_STATE_FORWARDING
+	for range 6000 {
+		b, err := os.ReadFile("/sys/class/net/br0/brif/" + port + "/state")
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(string(b)) == forwarding {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("port %s does not forward", port)
 }
 
 func bridged() bool { return os.Getenv("links") == "bridge" }
@@ -138,8 +259,9 @@ func plug(parent netlink.Link, n byte, pid int) error {
 	return netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_VEPA})
 }
 
-// spawn makes a container, which begins when start is closed.
-func spawn(parent netlink.Link, n byte) (cmd *exec.Cmd, start io.Closer, err error) {
+// spawn makes a container, which begins when start is closed, and has its link up
+// before that if something is written there.
+func spawn(parent netlink.Link, n byte) (cmd *exec.Cmd, start io.WriteCloser, err error) {
 	cmd = exec.Command("/proc/self/exe", "container", fmt.Sprint(n))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Setpgid: true}
@@ -179,7 +301,8 @@ func join(dir string, pid int) (uint64, error) {
 
 // container is what runs in each: all of it at the same time as the others'.
 func container(n byte) error {
-	bufio.NewReader(os.Stdin).ReadByte() // ends with the pipe
+	start := bufio.NewReader(os.Stdin)
+	_, early := start.ReadByte() // an error: the pipe is closed
 	link, err := netlink.LinkByName(fmt.Sprint("m", n))
 	if err != nil {
 		return err
@@ -196,8 +319,11 @@ func container(n byte) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return err
 	}
+	if early == nil {
+		start.ReadByte() // ends with the pipe
+	}
 	errs := make(chan error)
-	work := []func() error{func() error { return flood(n) }}
+	work := []func() error{func() error { return flood(n, loadOf().datagrams) }, func() error { return evade(n) }}
 	if bridged() {
 		// What the kernel itself says through a bridge proves nothing, and
 		// drops: the neighbour has to be known, and no answer finds its way.
@@ -219,8 +345,17 @@ func container(n byte) error {
 	return err
 }
 
+// evade floods from a process that leaves its container's process group and
+// session, as anybody may.
+func evade(n byte) error {
+	cmd := exec.Command("/proc/self/exe", "evade", fmt.Sprint(n))
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd.Run()
+}
+
 // flood sends datagrams that say who sends them.
-func flood(n byte) error {
+func flood(n byte, datagrams int) error {
 	c, err := net.Dial("udp4", "10.0.0.1:7")
 	if err != nil {
 		return err
@@ -248,7 +383,7 @@ func stream(n byte) error {
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(60 * time.Second))
-	data := make([]byte, 512<<10)
+	data := make([]byte, loadOf().stream)
 	go c.Write(data)
 	if _, err := io.ReadFull(c, data); err != nil {
 		return fmt.Errorf("tcp: %w", err)
@@ -273,7 +408,7 @@ func sixes(n byte) error {
 		return fmt.Errorf("ipv6: %w", err)
 	}
 	defer c.Close()
-	for range 200 {
+	for range loadOf().datagrams / 25 {
 		if _, err := c.Write([]byte{'6', n}); err != nil {
 			return fmt.Errorf("ipv6: %w", err)
 		}
@@ -293,12 +428,13 @@ func forge(link netlink.Link) error {
 	frame = append(frame, forged>>8, forged&0xff)
 	frame = append(frame, make([]byte, 46)...)
 	to := &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index}
-	for range forgeries / 2 {
+	half := loadOf().datagrams / 5
+	for range half {
 		for unix.Sendto(fd, frame, 0, to) != nil {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	return forgeRing(frame, to)
+	return forgeRing(frame, half, to)
 }
 
 // Of a ring of PF_PACKET (Documentation/networking/packet_mmap.rst): a slot is
@@ -310,7 +446,7 @@ const (
 	statusRequest = 1
 )
 
-func forgeRing(frame []byte, to *unix.SockaddrLinklayer) error {
+func forgeRing(frame []byte, count int, to *unix.SockaddrLinklayer) error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 	if err != nil {
 		return err
@@ -326,8 +462,8 @@ func forgeRing(frame []byte, to *unix.SockaddrLinklayer) error {
 	}
 	defer unix.Munmap(ring)
 	le := binary.LittleEndian
-	for sent := 0; sent < forgeries/2; {
-		for i := 0; i < slots && sent < forgeries/2; i++ {
+	for sent := 0; sent < count; {
+		for i := 0; i < slots && sent < count; i++ {
 			slot := ring[i*slotSize:]
 			if le.Uint64(slot) != statusFree {
 				continue
