@@ -38,6 +38,9 @@ type Card struct {
 	control *ebpf.Map
 	memory  *memory
 	out, in link.Link
+	// arrive is the program for what a container is sent that has no say in it:
+	// the same, whatever is in force.
+	arrive *ebpf.Program
 
 	// mu guards what follows.
 	mu      sync.Mutex
@@ -58,6 +61,7 @@ type generation struct {
 	seen    []uint64
 	until   time.Time // when it was replaced
 	progs   [2]*ebpf.Program
+	shared  *ebpf.Program // which of them is the card's
 }
 
 // Open makes a card of which nothing passes yet, and attaches its programs. The
@@ -115,7 +119,7 @@ func portDirectTo(p *rule.Program) uint32 {
 
 // load has the kernel verify both programs of a generation.
 func (c *Card) load(p *rule.Program, audit bool) (_ *generation, err error) {
-	g := &generation{number: c.fabric.next(), program: p, audit: audit}
+	g := &generation{number: c.fabric.next(), program: p, audit: audit, shared: c.arrive, progs: [2]*ebpf.Program{1: c.arrive}}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -135,6 +139,9 @@ func (c *Card) load(p *rule.Program, audit bool) (_ *generation, err error) {
 		}
 	}
 	for way := range g.progs {
+		if way == 1 && c.arrive != nil && portDirectTo(p) != 0 {
+			continue
+		}
 		code, err := compileCard(p, cfg, way == 1)
 		if err != nil {
 			return nil, err
@@ -146,6 +153,9 @@ func (c *Card) load(p *rule.Program, audit bool) (_ *generation, err error) {
 		g.progs[way] = x.prog
 		x.prog = nil
 		x.Close()
+	}
+	if c.arrive == nil { // the first: nothing passes yet
+		c.arrive, g.shared = g.progs[1], g.progs[1]
 	}
 	return g, nil
 }
@@ -187,8 +197,10 @@ func (c *Card) Enforce(p *rule.Program, audit bool) error {
 
 // swap puts the programs of g in the place of those of old.
 func (c *Card) swap(old, g *generation) error {
-	if err := c.in.Update(g.progs[1]); err != nil {
-		return fmt.Errorf("ebpf: update: %w", err)
+	if g.progs[1] != old.progs[1] {
+		if err := c.in.Update(g.progs[1]); err != nil {
+			return fmt.Errorf("ebpf: update: %w", err)
+		}
 	}
 	if err := c.out.Update(g.progs[0]); err != nil {
 		return errors.Join(fmt.Errorf("ebpf: update: %w", err), c.in.Update(old.progs[1]))
@@ -311,7 +323,7 @@ func (g *generation) read() (Hits, error) {
 func (g *generation) close() error {
 	var errs []error
 	for _, p := range g.progs {
-		if p != nil {
+		if p != nil && p != g.shared {
 			errs = append(errs, p.Close())
 		}
 	}
@@ -361,6 +373,9 @@ func (c *Card) Close() error {
 		}
 	}
 	c.retired = nil
+	if c.arrive != nil {
+		errs = append(errs, c.arrive.Close())
+	}
 	if c.control != nil {
 		errs = append(errs, c.control.Close())
 	}
