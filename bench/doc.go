@@ -9,6 +9,8 @@
 //   - compiling a policy, from Starlark source to verified program: at most
 //     4/10 of cel-go's Compile and Program;
 //   - a reload is in force within a millisecond;
+//   - in a thousand reloads while frames pass, on either data path, none is lost
+//     and none judged by neither policy;
 //   - between two containers whose frames programs of the kernel judge, TCP moves
 //     at least 1/0.7 times as much as through this process, and as much as over
 //     a bridge with the same rules in nftables, and as many datagrams;

@@ -20,6 +20,7 @@ var sections = []section{
 	{"compile", compiling},
 	{"reload", reload},
 	{"path", path},
+	{"reloads", reloading},
 	{"start", start},
 	{"machine", machine},
 	{"kick", kick},

@@ -69,6 +69,7 @@ table bridge bench {
 type track struct {
 	name  string
 	ns    [2]*os.File
+	table *nicshadow.Table // nil for a bridge
 	close []func() error
 
 	stream, rate, trip float64 // the best: Gbit/s, datagrams/s, us
@@ -153,6 +154,10 @@ func pathCard(i int) tap.Config {
 	return tap.Config{Name: "eth0", MAC: pathMAC(i), EndsWithNetNS: true, Addrs: []netip.Prefix{netip.PrefixFrom(pathAddr(i), 24)}}
 }
 
+func pathIdentity(i int) policy.Identity {
+	return policy.Identity{MAC: pathMAC(i), Addrs: []netip.Addr{pathAddr(i)}}
+}
+
 func pathAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 98, 0, byte(i + 1)}) }
 
 // judged makes a switch whose cards are plugged in by plug.
@@ -161,6 +166,7 @@ func (t *track) judged(plug func(sw *nicshadow.Switch, i int) error) error {
 		return err
 	}
 	table := nicshadow.NewTable()
+	t.table = table
 	sw := nicshadow.NewSwitch(nicshadow.Config{Table: table})
 	t.close = append(t.close, sw.Close)
 	p, err := evaluate([]byte(pathPolicy), "result")
@@ -168,7 +174,7 @@ func (t *track) judged(plug func(sw *nicshadow.Switch, i int) error) error {
 		return err
 	}
 	for i := range t.ns {
-		program, err := p.Compile(policy.Identity{MAC: pathMAC(i), Addrs: []netip.Addr{pathAddr(i)}})
+		program, err := p.Compile(pathIdentity(i))
 		if err != nil {
 			return err
 		}
