@@ -64,11 +64,11 @@ const (
 
 var sectionNames = [...]string{"", "entries", "insns", "lines", "consts", "rows", "tables", "whys", "files", "limits"}
 
-// encode writes u. It relies on the limits that normalize checked, not on
-// anything else: the verifier judges the rest.
-func encode(u *Unit) ([]byte, error) {
+// encode writes u into the memory of b. It relies on the limits that normalize
+// checked, not on anything else: the verifier judges the rest.
+func encode(u *Unit, b []byte) ([]byte, error) {
 	le := binary.LittleEndian
-	b := append(make([]byte, 0, 1024+16*len(u.Insns)), magic...)
+	b = append(b[:0], magic...)
 	b = le.AppendUint16(b, version)
 	b = le.AppendUint16(b, numSections)
 	b = le.AppendUint64(b, 0) // the length, below

@@ -73,7 +73,7 @@ func (p *preparer) place(n int32, lanes []lane, through int32) {
 			}
 		}
 	}
-	p.out.nodes[n] = nd
+	p.nodes[n] = nd
 }
 
 // exit says where a lane leaves to.

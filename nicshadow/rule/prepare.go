@@ -1,6 +1,11 @@
 package rule
 
-import "sekimori/nicshadow/frame"
+import (
+	"slices"
+	"sync"
+
+	"sekimori/nicshadow/frame"
+)
 
 // The prepared form, which Run walks. Its parts:
 //
@@ -73,10 +78,47 @@ type preparer struct {
 	// there; plain those of the nodes without merged lanes.
 	started, plain []int32
 	heads          []*head // by the pc where they begin
+	nodes          []node
 	todo           []unfilled
 	tables         []*searcher // made when first used
 	lanes, more    []lane      // scratch of gather
 	current        test
+}
+
+// preparers keeps the memory of preparers: most of what prepare needs is for the
+// time of the work only.
+var preparers = sync.Pool{New: func() any {
+	return &preparer{lanes: make([]lane, 0, 2*laneCount+2*MaxRow), more: make([]lane, 0, 2*MaxRow)}
+}}
+
+// maxKept is how long a program may be whose preparer is kept.
+const maxKept = 1 << 12
+
+// reset readies p for u.
+func (p *preparer) reset(u *Unit, out *prepared) {
+	p.u, p.out = u, out
+	p.started, p.plain = zeroed(p.started, len(u.Insns)), zeroed(p.plain, len(u.Insns))
+	p.heads, p.tables = zeroed(p.heads, len(u.Insns)), zeroed(p.tables, len(u.Tables))
+	p.nodes, p.todo = p.nodes[:0], p.todo[:0]
+}
+
+// zeroed is n zeroes, in the memory of s if that is enough.
+func zeroed[T any](s []T, n int) []T {
+	s = slices.Grow(s[:0], n)[:n]
+	clear(s)
+	return s
+}
+
+// keep gives p's memory to the next, and keeps nothing of the program alive.
+func (p *preparer) keep() {
+	if len(p.u.Insns) > maxKept || len(p.u.Tables) > maxKept {
+		return
+	}
+	clear(p.heads)
+	clear(p.tables)
+	p.u, p.out = nil, nil
+	p.current = test{}
+	preparers.Put(p)
 }
 
 // An unfilled is a node or special whose number is known and no more.
@@ -90,17 +132,9 @@ type unfilled struct {
 // most one node for each instruction and way to fill it (and one more for
 // each two lanes of a row), so time and memory grow with the program only.
 func prepare(u *Unit, out *prepared) {
-	p := preparer{
-		u: u, out: out,
-		started: make([]int32, len(u.Insns)),
-		plain:   make([]int32, len(u.Insns)),
-		heads:   make([]*head, len(u.Insns)),
-		tables:  make([]*searcher, len(u.Tables)),
-		todo:    make([]unfilled, 0, 16),
-		lanes:   make([]lane, 0, 2*laneCount+2*MaxRow),
-		more:    make([]lane, 0, 2*MaxRow),
-	}
-	p.out.nodes = make([]node, 0, len(u.Insns)/16) // heads do the most part
+	p := preparers.Get().(*preparer)
+	defer p.keep()
+	p.reset(u, out)
 	p.begin(u.Entries[:], &p.out.way)
 	if u.Ingress != nil {
 		p.out.ingress = new(way)
@@ -115,6 +149,7 @@ func prepare(u *Unit, out *prepared) {
 			p.fill(next)
 		}
 	}
+	out.nodes = slices.Clone(p.nodes)
 }
 
 // thread follows the jumps at pc.
@@ -157,6 +192,6 @@ func (p *preparer) start(pc int, plain bool) int32 {
 }
 
 func (p *preparer) newNode() int32 {
-	p.out.nodes = append(p.out.nodes, node{})
-	return int32(len(p.out.nodes) - 1)
+	p.nodes = append(p.nodes, node{})
+	return int32(len(p.nodes) - 1)
 }

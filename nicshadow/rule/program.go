@@ -3,6 +3,7 @@ package rule
 import (
 	"crypto/sha256"
 	"slices"
+	"sync"
 
 	"sekimori/nicshadow/frame"
 )
@@ -61,12 +62,21 @@ func New(u *Unit) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := encode(c)
+	scratch := encodings.Get().(*[]byte)
+	b, err := encode(c, *scratch)
 	if err != nil {
 		return nil, err
 	}
-	return Decode(b)
+	if len(b) <= maxKeptBytes {
+		defer func() { *scratch = b; encodings.Put(scratch) }()
+	}
+	return Decode(b) // which keeps a copy
 }
+
+// encodings keeps the memory of encodings, but for those of huge programs.
+var encodings = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxKeptBytes = 1 << 16
 
 // Bytes is the encoded program: a copy, the caller's own.
 func (p *Program) Bytes() []byte { return slices.Clone(p.bytes) }

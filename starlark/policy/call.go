@@ -51,7 +51,7 @@ func (c *compiler) closureOf(fn *starlark.Function) *closure {
 	if syn == nil {
 		return nil
 	}
-	cl := &closure{fn: syn, module: fn.Module()}
+	cl := &closure{fn: syn, module: fn.Module(), defaults: make([]nid, 0, len(syn.Params))}
 	for i := range fn.NumFreeVars() {
 		x := capture{v: noValue}
 		if _, v := fn.FreeVar(i); v != nil {

@@ -10,7 +10,8 @@ import (
 // that it sees. Its functions can be compiled from then on: the name of f must
 // be new.
 func (s *Sources) ExecChunk(thread *starlark.Thread, f *syntax.File, globals starlark.StringDict) error {
-	replaceOperators(f)
+	var functions rewriting
+	functions.stmts(f.Stmts)
 	if s.Rewrite != nil {
 		s.Rewrite(f)
 	}
@@ -19,6 +20,6 @@ func (s *Sources) ExecChunk(thread *starlark.Thread, f *syntax.File, globals sta
 	if err := resolve.REPLChunk(f, globals.Has, func(string) bool { return false }, starlark.Universe.Has); err != nil {
 		return err
 	}
-	s.remember(f)
+	s.remember(functions)
 	return starlark.ExecREPLChunk(f, thread, globals)
 }

@@ -45,7 +45,7 @@ type assembly struct {
 	id    *Identity
 	own   *own
 	pos   rule.Pos // of what no predicate decided
-	trees map[treeKey]nid
+	trees map[treeKey]compiled
 }
 
 type treeKey struct {
@@ -55,9 +55,16 @@ type treeKey struct {
 	fragment bool
 }
 
+// A compiled is the tree of a predicate.
+type compiled struct {
+	tree  nid
+	class frame.Class // it was compiled for
+	flows bool        // it asks for flows, which no later fragment is of
+}
+
 // unit compiles p.
 func (c *compiler) unit(p *Policy, id Identity) (*rule.Unit, error) {
-	a := &assembly{compiler: c, p: p, id: &id, own: id.own(), pos: c.pos(p.pos), trees: make(map[treeKey]nid)}
+	a := &assembly{compiler: c, p: p, id: &id, own: id.own(), pos: c.pos(p.pos), trees: make(map[treeKey]compiled)}
 	s := c.simplifier
 	s.clear()
 	roots := []classRoots{a.roots(s)}
@@ -211,11 +218,16 @@ func (a *assembly) watched(tree, l nid) nid {
 // tree is the tree of one predicate for a class of frames.
 func (a *assembly) tree(q pred, class frame.Class) nid {
 	k := treeKey{a.way, q, family(class), isFragment(class)}
-	if n, ok := a.trees[k]; ok {
-		return n
+	if t, ok := a.trees[k]; ok {
+		return t.tree
 	}
 	var n nid
 	r := a.side().preds[q]
+	if t, ok := a.trees[treeKey{k.way, q, k.family, false}]; ok && !t.flows && q.looksAlike(r.fn, class, t.class) {
+		a.trees[k] = t
+		return t.tree
+	}
+	a.flows = false
 	if r.fn != nil {
 		n = a.predicate(q, r.fn, class)
 	} else {
@@ -233,8 +245,26 @@ func (a *assembly) tree(q pred, class frame.Class) nid {
 			return l
 		})
 	}
-	a.trees[k] = n
+	a.trees[k] = compiled{n, class, a.flows}
 	return n
+}
+
+// looksAlike reports whether both classes have the fields that a predicate
+// looks at: a later fragment lacks those of the transport layer. Both are of one
+// family.
+func (q pred) looksAlike(fn *starlark.Function, c, d frame.Class) bool {
+	if fn == nil {
+		return true
+	}
+	for i := range fn.NumParams() {
+		name, _ := fn.Param(i)
+		if m, ok := q.paramNamed(name); ok && m.name != direction {
+			if f := m.field[family(c)]; c.Has(f) != d.Has(f) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // predicate compiles a predicate for a class of frames.

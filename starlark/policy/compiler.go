@@ -35,6 +35,7 @@ type compiler struct {
 	way     way
 	// fragment says that the predicate is compiled for later fragments.
 	fragment bool
+	flows    bool // it asked for flows
 	limits   []rule.Limit
 	limitIDs map[limitKey]int
 	asked    bool // a function that was called asks something of the frame

@@ -34,7 +34,7 @@ func (p *Policy) Judgings(id Identity) ([]Judging, error) {
 	c := compilers.Get().(*compiler)
 	defer compilers.Put(c)
 	c.reset(p)
-	a := &assembly{compiler: c, p: p, id: &id, own: id.own(), pos: c.pos(p.pos), trees: make(map[treeKey]nid)}
+	a := &assembly{compiler: c, p: p, id: &id, own: id.own(), pos: c.pos(p.pos), trees: make(map[treeKey]compiled)}
 	c.simplifier.clear()
 	var out []Judging
 	var roots []nid

@@ -89,52 +89,63 @@ func (c *compiler) measured(sc *scope, call *syntax.CallExpr) (n nid, ok bool) {
 	return c.binary(op, c.expr(sc, call.Args[0]), c.expr(sc, call.Args[1]), call.Lparen), true
 }
 
-// replaceOperators rewrites the expressions of a parsed file in place.
-func replaceOperators(f *syntax.File) { replaceStmts(f.Stmts) }
+// A rewriting replaces operators in the statements of a parsed file, in place,
+// and collects the functions that it meets.
+type rewriting []syntax.Node // *syntax.DefStmt and *syntax.LambdaExpr
 
-func replaceStmts(stmts []syntax.Stmt) {
+func (r *rewriting) stmts(stmts []syntax.Stmt) {
 	for _, s := range stmts {
 		switch s := s.(type) {
 		case *syntax.AssignStmt:
-			s.LHS, s.RHS = replace(s.LHS), replace(s.RHS)
+			s.LHS, s.RHS = r.expr(s.LHS), r.expr(s.RHS)
 		case *syntax.DefStmt:
-			replaceAll(s.Params)
-			replaceStmts(s.Body)
+			*r = append(*r, s)
+			r.all(s.Params)
+			r.stmts(s.Body)
 		case *syntax.ExprStmt:
-			s.X = replace(s.X)
+			s.X = r.expr(s.X)
 		case *syntax.ForStmt:
-			s.Vars, s.X = replace(s.Vars), replace(s.X)
-			replaceStmts(s.Body)
+			s.Vars, s.X = r.expr(s.Vars), r.expr(s.X)
+			r.stmts(s.Body)
 		case *syntax.WhileStmt:
-			s.Cond = replace(s.Cond)
-			replaceStmts(s.Body)
+			s.Cond = r.expr(s.Cond)
+			r.stmts(s.Body)
 		case *syntax.IfStmt:
-			s.Cond = replace(s.Cond)
-			replaceStmts(s.True)
-			replaceStmts(s.False)
+			s.Cond = r.expr(s.Cond)
+			r.stmts(s.True)
+			r.stmts(s.False)
 		case *syntax.ReturnStmt:
-			s.Result = replace(s.Result)
+			s.Result = r.expr(s.Result)
 		}
 	}
 }
 
-func replaceAll(xs []syntax.Expr) {
+func (r *rewriting) all(xs []syntax.Expr) {
 	for i := range xs {
-		xs[i] = replace(xs[i])
+		xs[i] = r.expr(xs[i])
 	}
 }
 
-// replace returns e with the operators in it replaced; nil is nil.
-func replace(e syntax.Expr) syntax.Expr {
-	if b, ok := e.(*syntax.BinaryExpr); ok {
-		return replaceBinary(b)
+// expr returns e with the operators in it replaced; nil is nil.
+func (r *rewriting) expr(e syntax.Expr) syntax.Expr {
+	switch e := e.(type) {
+	case *syntax.Ident, *syntax.Literal: // most of all
+	case *syntax.BinaryExpr:
+		return r.binary(e)
+	case *syntax.CallExpr:
+		e.Fn = r.expr(e.Fn)
+		r.all(e.Args)
+	case *syntax.LambdaExpr:
+		*r = append(*r, e)
+		MapChildren(e, r.expr)
+	default:
+		MapChildren(e, r.expr)
 	}
-	MapChildren(e, replace)
 	return e
 }
 
-func replaceBinary(e *syntax.BinaryExpr) syntax.Expr {
-	e.X, e.Y = replace(e.X), replace(e.Y)
+func (r *rewriting) binary(e *syntax.BinaryExpr) syntax.Expr {
+	e.X, e.Y = r.expr(e.X), r.expr(e.Y)
 	switch e.Op {
 	case syntax.EQL, syntax.NEQ, syntax.LT, syntax.LE, syntax.GT, syntax.GE, syntax.IN, syntax.NOT_IN:
 		start, end := e.Span()

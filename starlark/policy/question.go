@@ -109,7 +109,7 @@ func (c *compiler) question(b *starlark.Builtin, args []argument, p syntax.Posit
 			return c.errorAt(p, hint, "%s() never holds in %s", b.Name(), c.pred)
 		}
 		if t.kind = testAnswered; b == establishedBuiltin {
-			if t.kind = testFlow; c.fragment {
+			if t.kind, c.flows = testFlow, true; c.fragment {
 				return c.touch(p) // it is about ports
 			}
 		}

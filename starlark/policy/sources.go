@@ -58,7 +58,8 @@ func (s *Sources) Program(filename string, src any) (*starlark.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	replaceOperators(f)
+	var functions rewriting
+	functions.stmts(f.Stmts)
 	if s.Rewrite != nil {
 		s.Rewrite(f)
 	}
@@ -66,7 +67,7 @@ func (s *Sources) Program(filename string, src any) (*starlark.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.remember(f)
+	s.remember(functions)
 	return p, nil
 }
 
@@ -82,8 +83,8 @@ func (s *Sources) Exec(thread *starlark.Thread, filename string, src any) (starl
 }
 
 // remember notes the functions of a resolved file.
-func (s *Sources) remember(f *syntax.File) {
-	syntax.Walk(f, func(n syntax.Node) bool {
+func (s *Sources) remember(functions rewriting) {
+	for _, n := range functions {
 		var fn any
 		switch n := n.(type) {
 		case *syntax.DefStmt:
@@ -94,6 +95,5 @@ func (s *Sources) remember(f *syntax.File) {
 		if fn, ok := fn.(*resolve.Function); ok {
 			s.functions[positionOf(fn.Pos)] = fn
 		}
-		return true
-	})
+	}
 }
