@@ -28,7 +28,7 @@ const settle = 100 * time.Millisecond
 
 // start measures a container that says hello, from the start of the command to
 // its end: ours with NIC, policy, cgroup limits and seccomp, crun's without a
-// NIC. Wall clock, median, taking turns.
+// NIC. Wall clock, taking turns.
 //
 // There are two bars, for they tell different things. On a machine at rest crun
 // waits for the whole grace period that its write to cgroup.procs begins. Back to
@@ -53,8 +53,8 @@ func start(w io.Writer, rounds int) ([]bar, error) {
 	}
 	rounds = max(rounds, startRounds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "Starting a container that says hello, start to exit: ms of wall clock, %d rounds\n\n", rounds)
-	fmt.Fprintf(t, "runtime\tleast\tmedian\t90 %%\tcpu\tx crun\t\n")
+	fmt.Fprintf(w, "Starting a container that says hello, start to exit: ms of wall clock\n\n")
+	fmt.Fprintf(t, "runtime\trounds\tleast\tmedian\t90 %%\tcpu\tx crun\t\n")
 	var bars []bar
 	for _, apart := range []time.Duration{settle, 0} {
 		if err := taketurns(starters, rounds, apart); err != nil {
@@ -64,36 +64,43 @@ func start(w io.Writer, rounds int) ([]bar, error) {
 		if apart == 0 {
 			how = "back to back"
 		}
-		peer := starters[len(starters)-1].at(0.5)
+		peer := starters[len(starters)-1]
 		for _, s := range starters {
-			fmt.Fprintf(t, "%s, %s\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t\n", s.name, how,
-				ms(s.at(0)), ms(s.at(0.5)), ms(s.at(0.9)), ms(s.cpu)/float64(len(s.took)), float64(s.at(0.5))/float64(peer))
+			fmt.Fprintf(t, "%s, %s\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t\n", s.name, how, len(s.took),
+				s.at(0), s.at(0.5), s.at(0.9), ms(s.cpu)/float64(len(s.took)), duel{s.took, peer.took}.ratio())
 		}
-		bars = append(bars, bar{"start to exit, " + how + ": time of crun without a NIC", float64(starters[0].at(0.5)) / float64(peer), 1, false})
+		bars = append(bars, bar{"start to exit, " + how + ": time of crun without a NIC", duel{starters[0].took, peer.took}.ratio(), startLimit, false})
 	}
 	t.Flush()
 	return bars, nil
 }
 
-// taketurns starts each so many times, anew, after one start that warms caches.
+// startLimit is how much of crun's time ours may take.
+const startLimit = 1
+
+// taketurns starts each, anew, after one start that warms caches; ours is the
+// first, its peer the last.
 func taketurns(starters []*starter, rounds int, apart time.Duration) error {
-	for i := range rounds + 1 {
+	turn := func(n int) error {
 		for j := range starters {
-			s := starters[(i+j)%len(starters)]
-			if i == 0 {
-				s.took, s.cpu = nil, 0
-			}
+			s := starters[(n+j)%len(starters)]
 			time.Sleep(apart)
 			took, cpu, err := s.once()
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
-			if i > 0 {
-				s.took, s.cpu = append(s.took, took), s.cpu+cpu
-			}
+			s.took, s.cpu = append(s.took, ms(took)), s.cpu+cpu
 		}
+		return nil
 	}
-	return nil
+	if err := turn(0); err != nil {
+		return err
+	}
+	for _, s := range starters {
+		s.took, s.cpu = nil, 0
+	}
+	so := func() duel { return duel{starters[0].took, starters[len(starters)-1].took} }
+	return fight(rounds, startLimit, so, func() error { return turn(len(starters[0].took)) })
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -103,12 +110,12 @@ type starter struct {
 	name  string
 	args  func() []string
 	where func(func() error) error // runs its argument where the command can run
-	took  []time.Duration
-	cpu   time.Duration // of all of them, with the processes they waited for
+	took  []float64                // ms
+	cpu   time.Duration            // of all of them, with the processes they waited for
 }
 
 // at is a quantile of the times.
-func (s *starter) at(q float64) time.Duration {
+func (s *starter) at(q float64) float64 {
 	sorted := slices.Sorted(slices.Values(s.took))
 	return sorted[int(q*float64(len(sorted)-1)+0.5)]
 }
