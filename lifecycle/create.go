@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"time"
 
@@ -79,8 +80,9 @@ func setsNetwork(l *specs.Linux) bool {
 // a millisecond of a start. It ends when both have ended.
 func (c *Container) together(a, b step) step {
 	return step{a.name, func(ctx context.Context) error {
-		done := make(chan error)
+		done := make(chan error, 1)
 		go func() { done <- c.take(ctx, b) }()
+		runtime.Gosched() // b first, if there is one processor: it lets the container's process go on, and waits
 		return errors.Join(c.take(ctx, a), <-done)
 	}}
 }

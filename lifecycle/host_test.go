@@ -16,6 +16,7 @@ import (
 
 	"sekimori/lifecycle"
 	"sekimori/lifecycle/bundle"
+	"sekimori/lifecycle/store"
 )
 
 // requireRoot skips a test that needs to make namespaces, unless the
@@ -125,7 +126,7 @@ func TestHostExitCode(t *testing.T) {
 // readLog reads the log of a container of the one pod under root.
 func readLog(t *testing.T, root, container string) []lifecycle.LogRecord {
 	t.Helper()
-	files, _ := filepath.Glob(filepath.Join(root, "pods", "*", "logs", container+".log"))
+	files, _ := filepath.Glob(filepath.Join(root, "pods", "*", store.LogName(container)))
 	if len(files) != 1 {
 		t.Fatalf("logs of %q: %q", container, files)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sekimori/lifecycle"
+	"sekimori/lifecycle/store"
 )
 
 // says has every container write to its output when it starts, and exit.
@@ -152,8 +153,8 @@ func TestLogRotates(t *testing.T) {
 		}
 	})
 	wait(t, r.start())
-	for _, name := range []string{"a.log", "a.log.1"} {
-		st, err := os.Stat(filepath.Join(r.root, "pods/pod/logs", name))
+	for _, name := range []string{store.LogName("a"), store.LogName("a") + ".1"} {
+		st, err := os.Stat(filepath.Join(r.root, "pods/pod", name))
 		if err != nil || st.Size() > 10<<20 || st.Size() == 0 {
 			t.Errorf("%s: %+v, %v", name, st, err)
 		}

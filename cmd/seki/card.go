@@ -28,7 +28,7 @@ func openCard(netns *os.File, nic *bundle.NIC, mac frame.MAC) (io.ReadWriteClose
 func cardConfig(nic *bundle.NIC, mac frame.MAC) tap.Config {
 	return tap.Config{
 		Name: nic.Name, MAC: mac, MTU: nic.MTU, Addrs: nic.Addrs, Gateways: nic.Gateways,
-		EndsWithNetNS: true,
+		EndsWithNetNS: true, LeaveLoopback: true, // the container's first process sets lo up
 	}
 }
 

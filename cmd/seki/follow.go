@@ -108,13 +108,13 @@ func (t *tail) lines(line func([]byte) error) error {
 	}
 }
 
-// A watch waits for changes of files in some directories.
+// A watch waits for changes of files in a directory.
 type watch struct {
 	f   *os.File
 	buf [4096]byte
 }
 
-// newWatch watches the directory of a pod and that of its logs.
+// newWatch watches the directory of a pod.
 func newWatch(root, pod string) (*watch, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
@@ -123,11 +123,9 @@ func newWatch(root, pod string) (*watch, error) {
 	w := &watch{f: os.NewFile(uintptr(fd), "inotify")}
 	const mask = unix.IN_MODIFY | unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE | unix.IN_DELETE_SELF
 	dir := filepath.Join(root, "pods", pod)
-	for _, d := range []string{dir, filepath.Join(dir, "logs")} {
-		if _, err := unix.InotifyAddWatch(fd, d, mask); err != nil && !errors.Is(err, unix.ENOENT) {
-			w.f.Close()
-			return nil, &os.PathError{Op: "watch", Path: d, Err: err}
-		}
+	if _, err := unix.InotifyAddWatch(fd, dir, mask); err != nil && !errors.Is(err, unix.ENOENT) {
+		w.f.Close()
+		return nil, &os.PathError{Op: "watch", Path: dir, Err: err}
 	}
 	return w, nil
 }

@@ -51,7 +51,7 @@ func (a *app) logs(ctx context.Context, t target, follow, stamps bool) error {
 	}
 	defer s.Close()
 	middle := map[string]bool{} // streams that are within a line
-	err = a.follow(ctx, s, t.pod, follow, "logs/"+t.container+".log", func(line []byte) error {
+	err = a.follow(ctx, s, t.pod, follow, store.LogName(t.container), func(line []byte) error {
 		var l logLine
 		if err := json.Unmarshal(line, &l); err != nil {
 			return fmt.Errorf("log of %s: %w", t, err)

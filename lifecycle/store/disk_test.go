@@ -96,7 +96,7 @@ func fillUp(t *testing.T, dir string) int {
 			_, err = log.Write([]byte(strings.Repeat("0123456789abcde\n", 64)))
 		}
 		log.Close()
-		if b, rerr := os.ReadFile(filepath.Join(dir, "pods/web/logs/c0.log")); rerr != nil || len(b)%1024 != 0 {
+		if b, rerr := os.ReadFile(filepath.Join(dir, "pods/web/out.c0.log")); rerr != nil || len(b)%1024 != 0 {
 			t.Errorf("the full log has %d bytes, %v; want whole writes", len(b), rerr)
 		}
 		st := state("web", 1)

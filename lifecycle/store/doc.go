@@ -10,7 +10,7 @@
 //	    events.jsonl       and events.jsonl.1, see Rotated
 //	    control.sock       the supervisor's
 //	    supervisor.log     of a supervisor in the background
-//	    logs/CONTAINER.log and CONTAINER.log.1
+//	    out.CONTAINER.log  and out.CONTAINER.log.1
 //
 // # Rules
 //

@@ -23,10 +23,11 @@ type Rotated struct {
 }
 
 func openRotated(dir *os.File, name string, max int64) (*Rotated, error) {
-	own, err := openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := unix.FcntlInt(dir.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
+	own := os.NewFile(uintptr(fd), dir.Name())
 	r := &Rotated{name: name, max: max, dir: own}
 	if err := r.open(); err != nil {
 		own.Close()

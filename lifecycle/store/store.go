@@ -175,8 +175,8 @@ func (s *Store) podDir(name string) (*os.File, error) {
 	return openat(s.pods, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 }
 
-// OpenFile opens a file of a pod for reading, such as "events.jsonl" or
-// "logs/web.log".
+// OpenFile opens a file of a pod for reading, such as "events.jsonl" or a
+// [LogName].
 func (s *Store) OpenFile(pod, file string) (*os.File, error) {
 	dir, err := s.podDir(pod)
 	if err != nil {

@@ -90,8 +90,7 @@ func TestLife(t *testing.T) {
 	defer log.Close()
 	want := []string{
 		"lock -rw-------", "pods drwx------", "pods/web drwx------", "pods/web/lock -rw-------",
-		"pods/web/logs drwx------", "pods/web/logs/c0.log -rw-------",
-		"pods/web/state.json -rw-------",
+		"pods/web/out.c0.log -rw-------", "pods/web/state.json -rw-------",
 	}
 	if diff := cmp.Diff(want, files(t, s.Path())); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)

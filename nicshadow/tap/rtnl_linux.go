@@ -78,11 +78,11 @@ func (n *rtnl) setLink(index int, attrs ...nl.NetlinkRequestData) error {
 	return n.do(unix.RTM_SETLINK, 0, append([]nl.NetlinkRequestData{msg}, attrs...)...)
 }
 
-// up sets an interface up.
-func (n *rtnl) up(index int) error {
+// up changes attributes of an interface and then sets it up.
+func (n *rtnl) up(index int, attrs ...nl.NetlinkRequestData) error {
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index, msg.Flags, msg.Change = int32(index), unix.IFF_UP, unix.IFF_UP
-	return n.do(unix.RTM_NEWLINK, 0, msg)
+	return n.do(unix.RTM_NEWLINK, 0, append([]nl.NetlinkRequestData{msg}, attrs...)...)
 }
 
 // addAddr gives an interface an address, an IPv4 one with the broadcast address

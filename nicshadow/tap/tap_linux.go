@@ -32,13 +32,17 @@ type Config struct {
 	// EndsWithNetNS says that the card's namespace ends when its container does:
 	// then [Device.Close] leaves the card to it. See there.
 	EndsWithNetNS bool
+	// LeaveLoopback leaves lo to whoever made the namespace. Each change of an
+	// interface waits for the lock of the kernel's network configuration, which
+	// namespaces that end hold for milliseconds.
+	LeaveLoopback bool
 	// KeepIPv6 leaves IPv6 of the namespace's other cards as it is: for a
 	// namespace that is not the card's alone.
 	KeepIPv6 bool
 }
 
 // Open creates the card in the network namespace netns (nil: the caller's),
-// configures it, and sets it and lo up. On an error nothing is left behind.
+// configures it, and sets it up, and lo unless told not to. On an error nothing is left behind.
 func Open(netns *os.File, cfg Config) (*Device, error) {
 	if cfg.MTU == 0 {
 		cfg.MTU = tapMTU
@@ -76,24 +80,18 @@ func configure(cfg Config) error {
 	if err := sysctls(cfg); err != nil {
 		return err
 	}
-	if err := n.setLink(card, nl.NewRtAttr(unix.IFLA_ADDRESS, cfg.MAC[:])); err != nil {
-		return fmt.Errorf("set mac %v of %s: %w", cfg.MAC, cfg.Name, err)
-	}
-	if cfg.MTU != tapMTU {
-		if err := n.setLink(card, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(cfg.MTU)))); err != nil {
-			return fmt.Errorf("set mtu %d of %s: %w", cfg.MTU, cfg.Name, err)
-		}
-	}
 	for _, a := range cfg.Addrs {
 		if err := n.addAddr(card, a); err != nil {
 			return fmt.Errorf("add %v to %s: %w", a, cfg.Name, err)
 		}
 	}
-	if err := n.up(loopback); err != nil {
-		return fmt.Errorf("set lo up: %w", err)
+	if !cfg.LeaveLoopback {
+		if err := n.up(loopback); err != nil {
+			return fmt.Errorf("set lo up: %w", err)
+		}
 	}
-	if err := n.up(card); err != nil {
-		return fmt.Errorf("set %s up: %w", cfg.Name, err)
+	if err := n.bringUp(card, cfg); err != nil {
+		return err
 	}
 	for _, gw := range cfg.Gateways {
 		if err := n.addDefault(card, gw, !onLink(cfg.Addrs, gw)); err != nil {
@@ -101,6 +99,29 @@ func configure(cfg Config) error {
 		}
 	}
 	return nil
+}
+
+// bringUp gives the card its address and MTU and sets it up, in one request:
+// see Config.LeaveLoopback. The kernel does them in this order, and says of the
+// three only that one failed; then they are made one by one.
+func (n *rtnl) bringUp(card int, cfg Config) error {
+	mac := nl.NewRtAttr(unix.IFLA_ADDRESS, cfg.MAC[:])
+	mtu := nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(cfg.MTU)))
+	all := []nl.NetlinkRequestData{mac}
+	if cfg.MTU != tapMTU {
+		all = append(all, mtu)
+	}
+	err := n.up(card, all...)
+	if err == nil {
+		return nil
+	}
+	if err := n.setLink(card, mac); err != nil {
+		return fmt.Errorf("set mac %v of %s: %w", cfg.MAC, cfg.Name, err)
+	}
+	if err := n.setLink(card, mtu); err != nil {
+		return fmt.Errorf("set mtu %d of %s: %w", cfg.MTU, cfg.Name, err)
+	}
+	return fmt.Errorf("set %s up: %w", cfg.Name, err)
 }
 
 const (
