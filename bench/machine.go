@@ -95,13 +95,11 @@ type machineBench struct{ seki, dir, state string }
 var errNoKernel = errors.New("no kernel is built: make kernel")
 
 func newMachineBench(dir string) (*machineBench, error) {
-	m := &machineBench{seki: *sekiPath, dir: dir, state: filepath.Join(dir, "state")}
-	if m.seki == "" {
-		m.seki = filepath.Join(dir, "seki")
-		if err := build(m.seki); err != nil {
-			return nil, err
-		}
+	seki, err := installed(dir)
+	if err != nil {
+		return nil, err
 	}
+	m := &machineBench{seki: seki, dir: dir, state: filepath.Join(dir, "state")}
 	if exec.Command(m.seki, "machine", "kernel", "path").Run() != nil {
 		return nil, errNoKernel
 	}

@@ -170,12 +170,9 @@ func newStarters(dir, state string) ([]*starter, error) {
 	if err != nil {
 		return nil, err
 	}
-	seki := *sekiPath
-	if seki == "" {
-		seki = filepath.Join(dir, "seki")
-		if err := build(seki); err != nil {
-			return nil, err
-		}
+	seki, err := installed(dir)
+	if err != nil {
+		return nil, err
 	}
 	// The pod is named after its file, and the name must be nobody else's.
 	file := filepath.Join(dir, fmt.Sprintf("bench%d.star", os.Getpid()))
@@ -194,25 +191,38 @@ func newStarters(dir, state string) ([]*starter, error) {
 	}, nil
 }
 
-// build builds the command in its own module, with its own versions, and
-// installs it: the linker leaves its output in the page cache page by page, and
+// installed puts the command into dir, where it has been written as make install
+// writes it: the linker leaves its output in the page cache page by page, and
 // until that is dropped every start of it faults in 1 ms longer than one of a
 // copy, such as crun's is.
+func installed(dir string) (string, error) {
+	from := *sekiPath
+	if from == "" {
+		from = filepath.Join(dir, "seki.built")
+		if err := build(from); err != nil {
+			return "", err
+		}
+	}
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return "", err
+	}
+	to := filepath.Join(dir, "seki")
+	return to, os.WriteFile(to, b, 0o755)
+}
+
+// build builds the command in its own module, with its own versions.
 func build(to string) error {
 	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sekimori").Output()
 	if err != nil {
 		return fmt.Errorf("find the module sekimori: %w", err)
 	}
-	command := exec.Command("go", "build", "-C", strings.TrimSpace(string(module)), "-trimpath", "-ldflags", "-s -w", "-o", to+".built", "./cmd/seki")
+	command := exec.Command("go", "build", "-C", strings.TrimSpace(string(module)), "-trimpath", "-ldflags", "-s -w", "-o", to, "./cmd/seki")
 	command.Env = append(os.Environ(), "CGO_ENABLED=0") // static, as make build has it: with libc a start takes 5 ms of processor time more
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("build seki: %w: %s", err, out)
 	}
-	b, err := os.ReadFile(to + ".built")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, b, 0o755)
+	return nil
 }
 
 // sekiHello is the container of ours; its rootfs lies beside the file.
