@@ -43,26 +43,16 @@ func (t *task) median() float64 {
 // machine does meets them all alike. Each takes about slice of processor time
 // a round; every round begins with another one.
 func race(tasks []*task, rounds int, slice time.Duration) {
-	calibrate(tasks, slice)
-	for range rounds {
-		lap(tasks)
-	}
-}
-
-func calibrate(tasks []*task, slice time.Duration) {
 	for _, t := range tasks {
 		t.calibrate(slice)
 	}
-}
-
-// lap is one round of a race.
-func lap(tasks []*task) {
-	r := len(tasks[0].rounds)
-	for i := range tasks {
-		t := tasks[(i+r)%len(tasks)]
-		start := cpuTime()
-		t.run(t.n)
-		t.rounds = append(t.rounds, float64(cpuTime()-start)/float64(t.n))
+	for r := range rounds {
+		for i := range tasks {
+			t := tasks[(i+r)%len(tasks)]
+			start := cpuTime()
+			t.run(t.n)
+			t.rounds = append(t.rounds, float64(cpuTime()-start)/float64(t.n))
+		}
 	}
 }
 

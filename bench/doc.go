@@ -23,12 +23,12 @@
 //     time than crun takes for one without a NIC.
 //
 // Only ratios of the same run mean anything on a shared machine: engines take
-// turns within each round. Of what takes nanoseconds the smallest of all rounds
-// counts, by the processor time of the process. Where two are compared whose
-// rounds are long, it is the median of the rounds' ratios, and rounds go on, up
-// to five times as many, while chance might decide whether the bar is met (the
-// sign test, 1 %). A bar has a slack of 1.3, because the same code runs up to
-// twice as slow while the other processor is busy.
+// turns within each round. Where the clock is the processor time of this process,
+// the smallest of all rounds counts. Where it is the wall's, it is the median of
+// the rounds' ratios, and rounds go on, up to five times as many, while chance
+// might decide whether the bar is met (the sign test, 1 %). A bar has a slack of
+// 1.3, because the same code runs up to twice as slow while the other processor
+// is busy.
 //
 // It is a module of its own, so that the peers never enter the product's
 // go.mod.

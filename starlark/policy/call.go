@@ -47,6 +47,15 @@ func (c *compiler) closure(sc *scope, fn *resolve.Function) nid {
 // closureOf is the function value of a file as a closure; nil where its
 // syntax is not known.
 func (c *compiler) closureOf(fn *starlark.Function) *closure {
+	cl, ok := c.closures[fn]
+	if !ok {
+		cl = c.newClosure(fn)
+		c.closures[fn] = cl
+	}
+	return cl
+}
+
+func (c *compiler) newClosure(fn *starlark.Function) *closure {
 	syn := c.sources.functions[positionOf(fn.Position())]
 	if syn == nil {
 		return nil
@@ -103,7 +112,7 @@ func (c *compiler) callExpr(sc *scope, e *syntax.CallExpr) nid {
 	for _, a := range args {
 		raised = c.after(raised, a.v)
 	}
-	p := syntax.Start(e)
+	p := startOf(e)
 	r := c.values(fn, func(f nid) nid { return c.apply(f, args, p) })
 	return c.after(raised, r)
 }

@@ -47,6 +47,7 @@ type compiler struct {
 	fatal    nid // the leafError of an exhausted budget; 0 while there is none
 	calls    []*resolve.Function
 	globals  map[*starlark.Module]starlark.StringDict
+	closures map[*starlark.Function]*closure
 	members  map[any]set // sets of what large collections hold
 	whys     []rule.Why
 	whyIDs   index
@@ -64,7 +65,7 @@ func newCompiler() *compiler {
 	return &compiler{
 		graph: g, simplifier: newSimplifier(g), lowering: newLowering(),
 		cols:    make(map[[2]uint32]uint16),
-		globals: make(map[*starlark.Module]starlark.StringDict),
+		globals: make(map[*starlark.Module]starlark.StringDict), closures: make(map[*starlark.Function]*closure),
 		members: make(map[any]set), limitIDs: make(map[limitKey]int),
 	}
 }
@@ -74,12 +75,13 @@ func (c *compiler) reset(p *Policy) {
 	c.graph.clear()
 	clear(c.cols)
 	clear(c.globals)
+	clear(c.closures)
 	clear(c.members)
 	clear(c.limitIDs)
 	c.whyIDs.clear()
 	*c = compiler{
 		graph: c.graph, simplifier: c.simplifier, lowering: c.lowering, sources: p.sources,
-		cols: c.cols, globals: c.globals, members: c.members, limitIDs: c.limitIDs, whys: c.whys[:0], whyIDs: c.whyIDs, calls: c.calls[:0],
+		cols: c.cols, globals: c.globals, closures: c.closures, members: c.members, limitIDs: c.limitIDs, whys: c.whys[:0], whyIDs: c.whyIDs, calls: c.calls[:0],
 	}
 	c.compact = c.compactor()
 	c.yes, c.no = c.constant(starlark.True), c.constant(starlark.False)

@@ -48,7 +48,7 @@ func (x capture) value() nid {
 func (c *compiler) expr(sc *scope, e syntax.Expr) nid {
 	// step, but that where e starts is found only when it is told.
 	if c.steps++; c.fatal != 0 || c.exhausted() {
-		c.step(syntax.Start(e))
+		c.step(startOf(e))
 		return c.fatal
 	}
 	switch e := e.(type) {
@@ -60,7 +60,7 @@ func (c *compiler) expr(sc *scope, e syntax.Expr) nid {
 		return c.expr(sc, e.X)
 	case *syntax.CallExpr:
 		if op, ok := asOperator(e); ok {
-			return c.relation(op, c.expr(sc, e.Args[0]), c.expr(sc, e.Args[1]), syntax.Start(e))
+			return c.relation(op, c.expr(sc, e.Args[0]), c.expr(sc, e.Args[1]), startOf(e))
 		}
 		if n, ok := c.measured(sc, e); ok {
 			return n
@@ -92,7 +92,7 @@ func (c *compiler) expr(sc *scope, e syntax.Expr) nid {
 	case *syntax.LambdaExpr:
 		return c.closure(sc, e.Function.(*resolve.Function))
 	}
-	return c.errorAt(syntax.Start(e), "", "this cannot be compiled")
+	return c.errorAt(startOf(e), "", "this cannot be compiled")
 }
 
 func (c *compiler) literal(e *syntax.Literal) nid {
@@ -160,7 +160,7 @@ func (c *compiler) moduleGlobals(m *starlark.Module) starlark.StringDict {
 }
 
 func (c *compiler) condExpr(sc *scope, e *syntax.CondExpr) nid {
-	switch cond := c.truth(c.expr(sc, e.Cond), syntax.Start(e.Cond)); cond {
+	switch cond := c.truth(c.expr(sc, e.Cond), startOf(e.Cond)); cond {
 	case c.yes:
 		return c.expr(sc, e.True)
 	case c.no:
@@ -174,7 +174,7 @@ func (c *compiler) condExpr(sc *scope, e *syntax.CondExpr) nid {
 func (c *compiler) shortCircuit(sc *scope, e *syntax.BinaryExpr) nid {
 	y := noValue
 	return c.values(c.expr(sc, e.X), func(l nid) nid {
-		cond := c.truthOf(l, syntax.Start(e.X))
+		cond := c.truthOf(l, startOf(e.X))
 		if cond == c.no && e.Op == syntax.AND || cond == c.yes && e.Op == syntax.OR {
 			return l
 		}
@@ -445,7 +445,7 @@ func (c *compiler) slice(sc *scope, e *syntax.SliceExpr) nid {
 		}
 		v, ok := c.constOf(c.expr(sc, x))
 		if !ok {
-			return c.errorAt(syntax.Start(x), "", "a slice that depends on the frame")
+			return c.errorAt(startOf(x), "", "a slice that depends on the frame")
 		}
 		args[i] = v
 	}

@@ -148,8 +148,8 @@ func (r *rewriting) binary(e *syntax.BinaryExpr) syntax.Expr {
 	e.X, e.Y = r.expr(e.X), r.expr(e.Y)
 	switch e.Op {
 	case syntax.EQL, syntax.NEQ, syntax.LT, syntax.LE, syntax.GT, syntax.GE, syntax.IN, syntax.NOT_IN:
-		start, end := e.Span()
-		n := &operatorCall{name: syntax.Ident{NamePos: start, Name: e.Op.String()}, args: [2]syntax.Expr{e.X, e.Y}}
+		_, end := e.Y.Span()
+		n := &operatorCall{name: syntax.Ident{NamePos: startOf(e.X), Name: e.Op.String()}, args: [2]syntax.Expr{e.X, e.Y}}
 		n.call = syntax.CallExpr{Fn: &n.name, Lparen: e.OpPos, Args: n.args[:], Rparen: end}
 		return &n.call
 	}

@@ -210,7 +210,7 @@ func (b *builder) clause(i int, when nid) {
 	}
 	switch clause := b.e.Clauses[i].(type) {
 	case *syntax.IfClause:
-		cond := c.truth(c.expr(b.sc, clause.Cond), syntax.Start(clause.Cond))
+		cond := c.truth(c.expr(b.sc, clause.Cond), startOf(clause.Cond))
 		b.note(when, cond)
 		if when = c.choose(when, cond, c.no); when != c.no {
 			b.clause(i+1, when)
@@ -278,15 +278,15 @@ func (c *compiler) notConstant(xs nid, e syntax.Expr) nid {
 		return xs
 	}
 	if xs < 0 && c.leaf(xs).kind == leafAbsent {
-		return c.touch(syntax.Start(e))
+		return c.touch(startOf(e))
 	}
 	if v, ok := c.constOf(xs); ok && starlark.Len(v) > maxLoop {
-		return c.errorAt(syntax.Start(e), "search large collections with `in` instead of a loop over them",
+		return c.errorAt(startOf(e), "search large collections with `in` instead of a loop over them",
 			"too large to compile: a loop over %d elements, at most %d", starlark.Len(v), maxLoop)
 	}
 	what := "something that depends on the frame"
 	if xs < 0 {
 		what = "a value of type " + c.typeOf(xs)
 	}
-	return c.errorAt(syntax.Start(e), "loops run when the policy is compiled, so over constants", "a loop over %s", what)
+	return c.errorAt(startOf(e), "loops run when the policy is compiled, so over constants", "a loop over %s", what)
 }

@@ -97,7 +97,7 @@ func (c *compiler) assigned(n nid) nid {
 
 // stmt executes one statement.
 func (c *compiler) stmt(sc *scope, s syntax.Stmt) flow {
-	if !c.step(syntax.Start(s)) {
+	if !c.step(startOf(s)) {
 		return flow{tree: c.fatal}
 	}
 	switch s := s.(type) {
@@ -123,7 +123,7 @@ func (c *compiler) stmt(sc *scope, s syntax.Stmt) flow {
 		n := c.closure(sc, s.Function.(*resolve.Function))
 		return c.strict(c.assign(sc, s.Name, n))
 	}
-	return flow{tree: c.errorAt(syntax.Start(s), "use for over a constant", "this statement cannot be compiled")}
+	return flow{tree: c.errorAt(startOf(s), "use for over a constant", "this statement cannot be compiled")}
 }
 
 // strict goes on where evaluating n does not raise.
@@ -137,7 +137,7 @@ func (c *compiler) returnStmt(sc *scope, s *syntax.ReturnStmt) flow {
 	pos := c.decision(s.Return)
 	v := c.none
 	if s.Result != nil {
-		pos = c.decision(syntax.Start(s.Result))
+		pos = c.decision(startOf(s.Result))
 		v = c.expr(sc, s.Result)
 	}
 	return flow{tree: c.values(v, func(l nid) nid {
@@ -151,7 +151,7 @@ func (c *compiler) returnStmt(sc *scope, s *syntax.ReturnStmt) flow {
 }
 
 func (c *compiler) ifStmt(sc *scope, s *syntax.IfStmt) flow {
-	cond := c.truth(c.expr(sc, s.Cond), syntax.Start(s.Cond))
+	cond := c.truth(c.expr(sc, s.Cond), startOf(s.Cond))
 	return c.either(sc, cond, func() flow { return c.block(sc, s.True) }, func() flow { return c.block(sc, s.False) })
 }
 
@@ -219,11 +219,11 @@ func (c *compiler) assign(sc *scope, to syntax.Expr, v nid) nid {
 			return v
 		}
 	case *syntax.TupleExpr:
-		return c.unpack(sc, to.List, v, syntax.Start(to))
+		return c.unpack(sc, to.List, v, startOf(to))
 	case *syntax.ListExpr:
-		return c.unpack(sc, to.List, v, syntax.Start(to))
+		return c.unpack(sc, to.List, v, startOf(to))
 	}
-	return c.errorAt(syntax.Start(to), "predicates compute from the frame and constants", "assignment to what a predicate does not own")
+	return c.errorAt(startOf(to), "predicates compute from the frame and constants", "assignment to what a predicate does not own")
 }
 
 // unpack is a, b = v.

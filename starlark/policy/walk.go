@@ -58,3 +58,39 @@ func MapChildren(e syntax.Expr, f func(syntax.Expr) syntax.Expr) {
 		}
 	}
 }
+
+// startOf is syntax.Start, which would find out where the node ends as well.
+func startOf(n syntax.Node) syntax.Position {
+	for {
+		switch x := n.(type) {
+		case *syntax.Ident:
+			return x.NamePos
+		case *syntax.Literal:
+			return x.TokenPos
+		case *syntax.ParenExpr:
+			return x.Lparen
+		case *syntax.ReturnStmt:
+			return x.Return
+		case *syntax.DefStmt:
+			return x.Def
+		case *syntax.IfStmt:
+			return x.If
+		case *syntax.ForStmt:
+			return x.For
+		case *syntax.CallExpr:
+			n = x.Fn
+		case *syntax.DotExpr:
+			n = x.X
+		case *syntax.IndexExpr:
+			n = x.X
+		case *syntax.BinaryExpr:
+			n = x.X
+		case *syntax.AssignStmt:
+			n = x.LHS
+		case *syntax.ExprStmt:
+			n = x.X
+		default:
+			return syntax.Start(n)
+		}
+	}
+}
