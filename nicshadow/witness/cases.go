@@ -1,6 +1,10 @@
 package witness
 
-import "sekimori/nicshadow/frame"
+import (
+	"sync"
+
+	"sekimori/nicshadow/frame"
+)
 
 // A variant narrows a class of frames to those that parse: what the parser asks
 // of one field given another has to be a variant of its own.
@@ -17,14 +21,14 @@ const (
 
 var (
 	// unicast are the MAC addresses whose group bit is 0, but for zero.
-	unicast = func() Set {
+	unicast = sync.OnceValue(func() Set {
 		var out []span
 		for first := uint64(0); first < 256; first += 2 {
 			out = append(out, span{number(first << 40), number(first<<40 | 1<<40 - 1)})
 		}
 		out[0].lo = number(1)
 		return Set{out}
-	}()
+	})
 	linkLocal = Set{[]span{{value{Hi: 0xfe80 << 48}, value{Hi: 0xfebf<<48 | 1<<48 - 1, Lo: ^uint64(0)}}}}
 	// singleIPv6 are the addresses that are no group's.
 	singleIPv6 = Set{[]span{{value{}, value{Hi: 0xfeff<<48 | 1<<48 - 1, Lo: ^uint64(0)}}}}
@@ -45,7 +49,7 @@ func variants(c frame.Class) []variant {
 			{frame.VLANTags: points(0), frame.VLAN: points(0)},
 			{frame.VLANTags: points(1, 2), frame.VLAN: all(12)},
 		} {
-			all := variant{frame.EthSrc: unicast, frame.EthDst: all(48), frame.Length: lengths(c)}
+			all := variant{frame.EthSrc: unicast(), frame.EthDst: all(48), frame.Length: lengths(c)}
 			for _, from := range []variant{ipVariant(c), v, tags} {
 				for f, s := range from {
 					all[f] = s

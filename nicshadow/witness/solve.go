@@ -4,6 +4,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 
 	"sekimori/nicshadow/frame"
 )
@@ -13,20 +14,22 @@ const maxTries = 512
 
 // usual are the values that a reader of a witness expects where the way leaves
 // them open: those of the frame builders of seki test.
-var usual = map[frame.Field]value{
-	frame.EthDst: number(0x020000000001), frame.EthSrc: number(0x020000000002), frame.Length: number(60),
-	frame.ARPSenderMAC: number(0x020000000002), frame.ARPSenderIP: number(0x0a000002), frame.ARPTargetIP: number(0x0a000001),
-	frame.IPv4Src: number(0x0a000002), frame.IPv4Dst: number(0x0a000001),
-	frame.IPv6Src: {Hi: 0xfd00 << 48, Lo: 2}, frame.IPv6Dst: {Hi: 0xfd00 << 48, Lo: 1},
-	frame.IPTTL: number(64), frame.SrcPort: number(40000), frame.DstPort: number(80), frame.TCPSyn: number(1),
-	frame.EtherType: number(0x88cc), frame.NDPTarget: {Hi: 0xfd00 << 48, Lo: 1},
-	frame.NDPLinkMAC: number(0x020000000002), frame.ICMPType: number(8), frame.ARPOp: number(1),
-	frame.ICMPAbout4: number(0x0a000002), frame.ICMPAbout6: {Hi: 0xfd00 << 48, Lo: 2},
-}
+var usual = sync.OnceValue(func() map[frame.Field]value {
+	return map[frame.Field]value{
+		frame.EthDst: number(0x020000000001), frame.EthSrc: number(0x020000000002), frame.Length: number(60),
+		frame.ARPSenderMAC: number(0x020000000002), frame.ARPSenderIP: number(0x0a000002), frame.ARPTargetIP: number(0x0a000001),
+		frame.IPv4Src: number(0x0a000002), frame.IPv4Dst: number(0x0a000001),
+		frame.IPv6Src: {Hi: 0xfd00 << 48, Lo: 2}, frame.IPv6Dst: {Hi: 0xfd00 << 48, Lo: 1},
+		frame.IPTTL: number(64), frame.SrcPort: number(40000), frame.DstPort: number(80), frame.TCPSyn: number(1),
+		frame.EtherType: number(0x88cc), frame.NDPTarget: {Hi: 0xfd00 << 48, Lo: 1},
+		frame.NDPLinkMAC: number(0x020000000002), frame.ICMPType: number(8), frame.ARPOp: number(1),
+		frame.ICMPAbout4: number(0x0a000002), frame.ICMPAbout6: {Hi: 0xfd00 << 48, Lo: 2},
+	}
+})
 
 // pick is a value of the set: the usual one, or the least.
 func pick(f frame.Field, s Set) value {
-	if v := usual[f]; s.Contains(v) {
+	if v := usual()[f]; s.Contains(v) {
 		return v
 	}
 	return s.First()

@@ -331,7 +331,7 @@ func (c *compiler) addrAttr(f frame.Field, name string, p syntax.Position) nid {
 		}
 		return c.branch(c.test(test{kind: testMask, a: f, mask: bit, value: bit}), yes, no, c.pos(p))
 	}
-	if nets, ok := value.AddressRanges[name]; ok {
+	if nets, ok := value.AddressRanges()[name]; ok {
 		var spans []span
 		for _, n := range nets {
 			if n.Addr().BitLen() == f.Width() {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"sync"
 
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
@@ -116,7 +117,7 @@ func (x IP) Attr(name string) (starlark.Value, error) {
 		}
 		return starlark.MakeInt(6), nil
 	}
-	if nets, ok := AddressRanges[name]; ok {
+	if nets, ok := AddressRanges()[name]; ok {
 		for _, n := range nets {
 			if n.Contains(x.Addr) {
 				return starlark.True, nil
@@ -134,13 +135,15 @@ func (IP) AttrNames() []string {
 
 // AddressRanges gives, for each is_* attribute of an ip, the networks it
 // stands for (RFC 6890, RFC 1918, RFC 4193, RFC 5771, RFC 4291). Read only.
-var AddressRanges = map[string][]netip.Prefix{
-	"is_link_local":  prefixes("169.254.0.0/16", "fe80::/10"),
-	"is_loopback":    prefixes("127.0.0.0/8", "::1/128"),
-	"is_multicast":   prefixes("224.0.0.0/4", "ff00::/8"),
-	"is_private":     prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
-	"is_unspecified": prefixes("0.0.0.0/32", "::/128"),
-}
+var AddressRanges = sync.OnceValue(func() map[string][]netip.Prefix {
+	return map[string][]netip.Prefix{
+		"is_link_local":  prefixes("169.254.0.0/16", "fe80::/10"),
+		"is_loopback":    prefixes("127.0.0.0/8", "::1/128"),
+		"is_multicast":   prefixes("224.0.0.0/4", "ff00::/8"),
+		"is_private":     prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
+		"is_unspecified": prefixes("0.0.0.0/32", "::/128"),
+	}
+})
 
 func prefixes(ss ...string) []netip.Prefix {
 	out := make([]netip.Prefix, len(ss))
