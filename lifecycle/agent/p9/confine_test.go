@@ -399,7 +399,8 @@ func TestDescriptors(t *testing.T) {
 		if err := ended(); err != nil {
 			t.Error(err)
 		}
-		if got := count(); got != before {
+		// Fewer there may be: an earlier test's end is still going on.
+		if got := count(); got > before {
 			t.Errorf("%d descriptors after the connection; %d before", got, before)
 		}
 	}
