@@ -54,14 +54,16 @@ lint: ## go vet, staticcheck, gofmt and shellcheck
 	@scripts/deps lint
 	@GO=$(GO) scripts/lint
 
-build: ## bin/seki, static
+build: ## bin/seki and bin/seki-net, static
 	@$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/seki ./cmd/seki
+	@$(GO) build -trimpath -ldflags '-s -w' -o bin/seki-net ./cmd/seki-net
 
 kernel: build ## the kernel of machine uml, from Debian's source: minutes, once
 	@bin/seki machine kernel path 2>/dev/null || { scripts/deps kernel && bin/seki machine kernel build; }
 
 install: build ## bin/seki to $(PREFIX)/bin, with shell completion for bash
 	install -D -m 755 bin/seki $(DESTDIR)$(PREFIX)/bin/seki
+	install -m 755 bin/seki-net $(DESTDIR)$(PREFIX)/bin/seki-net
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	bin/seki completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/seki
 

@@ -46,7 +46,7 @@ func programs(t *testing.T) string {
 		if built.err = os.Chmod(built.dir, 0o755); built.err != nil {
 			return
 		}
-		for name, pkg := range map[string]string{"seki": "../cmd/seki", "tools/inside": "./testdata/inside"} {
+		for name, pkg := range map[string]string{"seki": "../cmd/seki", "seki-net": "../cmd/seki-net", "tools/inside": "./testdata/inside"} {
 			cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(built.dir, name), pkg)
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 			if out, err := cmd.CombinedOutput(); err != nil {

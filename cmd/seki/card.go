@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net/netip"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +19,7 @@ import (
 	"sekimori/nicshadow/kernel"
 	"sekimori/nicshadow/tap"
 	"sekimori/nicshadow/uplink"
+	"sekimori/starlark"
 )
 
 // openCard makes the card nic inside netns, which ends when its container does.
@@ -52,7 +55,12 @@ func (n *network) addUplink(pod, table string, u *bundle.Uplink) error {
 	if n.inKernel != nil {
 		return n.addKernelUplink(cfg)
 	}
-	dev, err := uplink.Open(cfg)
+	var dev io.ReadWriteCloser
+	if os.Geteuid() == 0 {
+		dev, err = uplink.Open(cfg)
+	} else {
+		dev, err = n.userUplink(mac, u.Addrs)
+	}
 	if err != nil {
 		return err
 	}
@@ -73,6 +81,40 @@ func (n *network) addKernelUplink(cfg uplink.Config) error {
 		return errors.Join(fmt.Errorf("uplink: %w", err), remove())
 	}
 	return nil
+}
+
+// userUplink is the way out of a user who is not root.
+func (n *network) userUplink(mac frame.MAC, addrs []netip.Prefix) (io.ReadWriteCloser, error) {
+	program, err := netProgram(n.env)
+	if err != nil {
+		return nil, err
+	}
+	return uplink.OpenUser(uplink.UserConfig{Program: program, MAC: mac, Addrs: addrs, Log: n.log})
+}
+
+// userUplinkError says why the pod's way out needs root, if it does.
+func userUplinkError(pod *starlark.Pod, env func(string) string) error {
+	if !pod.Uplink.Masquerade {
+		return fmt.Errorf("%s: uplink() without masquerade = True needs root: it makes a network interface on the host\n    sudo seki run %[1]s, or uplink(masquerade = True), which then is connections of your own", pod.Path)
+	}
+	_, err := netProgram(env)
+	return err
+}
+
+// netProgram is the path of seki-net: SEKI_NET, else beside this program.
+func netProgram(env func(string) string) (string, error) {
+	path := env("SEKI_NET")
+	if path == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return "", err
+		}
+		path = filepath.Join(filepath.Dir(self), "seki-net")
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("uplink: without root it needs seki-net beside seki: %w\n    make build makes both; SEKI_NET names another", err)
+	}
+	return path, nil
 }
 
 // uplinkPort is the name of the port to the host; no container can have it.

@@ -63,7 +63,7 @@ func (a *app) choose(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
 	case m.Kind == bundle.MachineUML && m.CPUs > 0 && os.Geteuid() != 0:
 		return m, fmt.Errorf("%s: machine(cpu): needs root: a cgroup bounds it", pod.Path)
 	case m.Kind != bundle.MachineHost && pod.Uplink != nil && os.Geteuid() != 0:
-		return m, fmt.Errorf("%s: uplink() needs root: it makes a network interface on the host\n    sudo seki run %[1]s, or without uplink()", pod.Path)
+		return m, userUplinkError(pod, a.env)
 	}
 	return m, nil
 }

@@ -32,6 +32,8 @@ type network struct {
 	// forced is the mode that every policy has, whatever the file says; "" if
 	// the file decides.
 	forced string
+	log    *slog.Logger
+	env    func(string) string
 	open   func(*os.File, *bundle.NIC, frame.MAC) (io.ReadWriteCloser, error)
 	// inKernel makes cards whose frames the kernel judges; nil for none.
 	inKernel *kernel.Switch

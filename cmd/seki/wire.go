@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -135,6 +136,7 @@ func (w *wire) network(p *starlark.Pod) (_ *network, _ json.RawMessage, err erro
 	if err != nil {
 		return nil, nil, err
 	}
+	n.log, n.env = w.log, w.env
 	if inKernel(p) {
 		if err := n.judgeInKernel(len(p.Containers)+1, w.log); err != nil {
 			return nil, nil, errors.Join(err, n.Close())
@@ -146,6 +148,9 @@ func (w *wire) network(p *starlark.Pod) (_ *network, _ json.RawMessage, err erro
 	// Made with the first card: by then the pod has its name.
 	table := uplink.NewTable(p.Name)
 	n.uplink = func() error { return n.addUplink(p.Name, table, p.Uplink) }
+	if os.Geteuid() != 0 {
+		return n, nil, nil // a user's way out ends with its supervisor
+	}
 	record, err := json.Marshal(table)
 	return n, record, err
 }

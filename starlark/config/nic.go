@@ -39,7 +39,9 @@ The addresses are assigned here and by nobody else: guards hold the container to
 		Name: "uplink",
 		Doc: `The pod's way out: a network interface of the host on the pod's switch, with the
 addresses that containers use as gateways. A file calls it at most once; without it the
-containers of the pod reach only each other.`,
+containers of the pod reach only each other. Whoever is not root has, with masquerade, connections
+of their own in its place: TCP, UDP and ping, but not to the host's loopback and link-local
+networks; port 53 of the address is the host's resolver.`,
 		Params: []args.Param{
 			{Name: "ip", Type: args.OneOrMore[netip.Prefix](args.Prefix), Required: true, Doc: "the host's addresses on the switch, each with its prefix length"},
 			{Name: "masquerade", Type: args.Bool, Default: "False", Doc: "rewrite the source address of what goes on beyond the host to the host's own"},
