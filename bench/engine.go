@@ -15,7 +15,7 @@ type engine struct {
 // engines builds all of them, in the order of the table.
 func engines() ([]engine, error) {
 	list := []engine{{"hand-go", handGo}}
-	for _, build := range []func() ([]engine, error){sekiEngines, bpfEngine, wasmEngine, celEngine, starlarkEngines} {
+	for _, build := range []func() ([]engine, error){sekiEngines, bpfEngine, wasmEngine, celEngine, exprEngine, starlarkEngines} {
 		e, err := build()
 		if err != nil {
 			return nil, err
