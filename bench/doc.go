@@ -13,7 +13,7 @@
 //     and none judged by neither policy;
 //   - between two containers whose frames programs of the kernel judge, TCP moves
 //     at least 1/0.7 times as much as through this process, and as much as over
-//     a bridge with the same rules in nftables, and as many datagrams;
+//     a bridge with the same rules in nftables, where a datagram takes no less;
 //   - on machine uml the first word of hello comes within 150 ms, one more
 //     container within 50, and a frame that is traced to its sender takes at
 //     most a quarter longer than one that need not be;
