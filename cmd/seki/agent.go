@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -66,15 +67,27 @@ func serveGuest(ctx context.Context, args []string) error {
 	if g.agent, err = agent.Dial(ctx, cfg); err != nil {
 		return err
 	}
-	conn, err := g.agent.Hypercalls(ctx)
+	transport, err := g.transport(ctx, args)
 	if err != nil {
 		return err
 	}
-	g.calls = hypercall.NewClient(hypercall.Stream(conn))
+	g.calls = hypercall.NewClient(transport)
 	if err := g.calls.Hello(g.agent.Secret()); err != nil {
 		return err
 	}
 	return g.agent.Serve()
+}
+
+// transport carries the agent's hypercalls, as its arguments say.
+func (g *guestAgent) transport(ctx context.Context, args []string) (hypercall.Transport, error) {
+	if slices.Contains(args, bellArg) {
+		return ring()
+	}
+	conn, err := g.agent.Hypercalls(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return hypercall.Stream(conn), nil
 }
 
 // A guestAgent is what the agent of a guest knows.

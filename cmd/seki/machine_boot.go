@@ -48,6 +48,7 @@ type machine struct {
 	secret [agent.SecretSize]byte
 	nics   []*guestNIC
 	shared *sharedNIC // the card of all of them; nil if each has its own
+	bell   *bell      // of machine kvm; nil if hypercalls come over the agent's channel
 	agent  channel
 	files  *p9.Server
 	boot   sync.Once
@@ -238,6 +239,10 @@ func (m *machine) cards() []virtio.Device {
 // hypercalls answers the agent's.
 func (m *machine) hypercalls(conn net.Conn) {
 	defer conn.Close()
+	if m.bell != nil {
+		m.log.Warn("hypercalls over the agent's channel are refused: it has a doorbell")
+		return
+	}
 	if err := hypercall.NewServer(m.policy, m.secret, 0).Serve(conn); err != nil && !m.ending(err) {
 		m.log.Warn("hypercalls ended", "err", err)
 	}

@@ -15,11 +15,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"sekimori/introspect"
 	"sekimori/vmm/bzimage"
+	"sekimori/vmm/guestmem"
+	"sekimori/vmm/hypercall"
+	"sekimori/vmm/hypercall/doorbell"
 	"sekimori/vmm/initramfs"
 	"sekimori/vmm/kmod"
 	"sekimori/vmm/kvm"
@@ -49,17 +53,29 @@ func (m *machine) startKVM(ctx context.Context, initrd *os.File, path string) er
 		return fmt.Errorf("machine: modules: %w", err)
 	}
 	defer modules.Close()
+	args := m.agent.args()
+	var running atomic.Pointer[guestmem.Memory]
+	if m.shared != nil {
+		// The kernel's image was read for the card, and says who rings, too.
+		m.bell = &bell{server: hypercall.NewServer(m.policy, m.secret, doorbell.MaxRequest), log: m.log, memory: running.Load, reader: m.shared.reader}
+		args = append(args, bellArg)
+	}
 	cfg := kvm.Config{
 		Image: kvm.Kernel{
 			Path: m.cfg.kernel, InitRD: []*os.File{initrd, modules},
-			CommandLine: strings.Join(append([]string{"quiet", "rdinit=/seki", "--", "agent"}, m.agent.args()...), " "),
+			CommandLine: strings.Join(append([]string{"quiet", "rdinit=/seki", "--", "agent"}, args...), " "),
 		},
 		Memory: m.cfg.memory, CPUs: processors(m.cfg.cpus), Console: m.console, Log: m.log,
 	}
 	for _, d := range append([]virtio.Device{m.agent.device()}, m.cards()...) {
 		device := kvm.Device{Virtio: d}
 		if d == virtio.Device(m.shared) {
-			device.Memory, device.Kicked = m.shared.memory, m.shared.kicked
+			device.Kicked = m.shared.kicked
+			device.Memory = func(mem *guestmem.Memory) {
+				m.shared.memory(mem)
+				running.Store(mem)
+			}
+			cfg.Doorbell = m.bell.serve
 		}
 		cfg.Devices = append(cfg.Devices, device)
 	}
@@ -77,12 +93,7 @@ func (n *sharedNIC) kicked(r *kvm.Regs, _ int) {
 	if live == nil {
 		return
 	}
-	regs := introspect.Registers{CR3: r.CR3, CR4: r.CR4, GSBase: r.GSBase, RSP: r.RSP, TaskState: r.TRBase, User: r.CPL == 3}
-	if regs.User {
-		// A program that has the card's registers mapped. An error leaves 0, where
-		// no kernel has its data: nobody is found, and the frame drops.
-		regs.KernelGSBase, _ = r.KernelGSBase()
-	}
+	regs := introspectRegisters(r) // a program may have the card's registers mapped
 	live.guest.Enter(&regs)
 }
 

@@ -5,47 +5,57 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"sekimori/e2e/nested"
+	"sekimori/vmm/bzimage"
 )
 
 // seki runs its containers in Debian's kernel, under its own virtual machine
-// monitor. The file is the same for each kind of card: mallory says in ARP that
-// bob's address is hers, and pings bob besides.
+// monitor. The file is the same for each kind of card, but for what mallory does
+// before she pings bob.
 const podStar = `
 machine("kvm", memory = "224MiB", nic = "%s", cpu = 1)
 
 def only(own):
     def allow_arp(src_ip):
         return src_ip == own
-    return policy(allow_arp, allow_ipv4 = lambda src_ip: src_ip == own, allow_icmp = True, guard = [])
+    return policy(allow_arp, allow_ipv4 = lambda src_ip: src_ip == own, allow_icmp = True, guard = ["arp"])
 
 def ready(ctx):
     ctx.log("a callback ran in the guest")
 
-def member(name, addr, args):
+def member(name, addr, args, more = []):
     container(
-        name = name, rootfs = dir("/root1"), args = ["sh", "-c", args], capabilities = ["NET_RAW"],
+        name = name, rootfs = dir("/root1"), args = ["sh", "-c", args], capabilities = ["NET_RAW"] + more,
         nic = nic(ip = addr + "/24", policy = only(ip(addr))), on = {"ready": ready},
     )
 
 member("bob", "10.77.0.3", "sleep 1000")
 member("alice", "10.77.0.2", "ping -c 5 -i 0.2 10.77.0.3 && echo alice reached bob; sleep 1000")
-member("mallory", "10.77.0.4", "%s ping -c 3 -i 0.2 10.77.0.3 && echo mallory reached bob; sleep 1000")
+member("mallory", "10.77.0.4", "%s ping -c 3 -i 0.2 10.77.0.3 && echo mallory reached bob; sleep 1000", [%s])
+`
+
+// lie has mallory say that bob's address is hers, on a card of her own that she may
+// administer.
+const lie = "ip addr add 10.77.0.3/32 dev eth0; arping -c 2 -U -I eth0 10.77.0.3; ip addr del 10.77.0.3/32 dev eth0;"
+
+// root1 is the containers' root file system.
+const root1 = `
+mkdir -p /root1/bin /root1/proc /root1/sys /root1/dev /root1/tmp /root1/etc
+cp /bin/busybox /root1/bin/; for a in sh ip ping sleep echo arping; do ln -s busybox /root1/bin/$a; done
 `
 
 // watch waits until both have pinged, and then says what became of the pod.
 const watch = `
 set -e
 trap 'seki stop p' EXIT
-mkdir -p /root1/bin /root1/proc /root1/sys /root1/dev /root1/tmp /root1/etc
-cp /bin/busybox /root1/bin/; for a in sh ping sleep echo arping; do ln -s busybox /root1/bin/$a; done
-cd /
-seki run -d --name p --kernel /guests/full/vmlinuz pod.star
+cd /tmp
+seki run -d --name p --kernel /guests/full/$KERNEL /$FILE
 for i in $(seq 120); do
 	if [ "$(for c in alice mallory; do seki logs p/$c; done | grep -c 'reached bob')" = 2 ]; then break; fi
 	sleep 1
@@ -56,20 +66,65 @@ seki stats p
 seki exec p/bob sh -c 'read v < /proc/version; echo "exec: $v"'
 seki events p > /tmp/events
 echo callbacks: $(grep -c 'a callback ran in the guest' /tmp/events)
-grep dropped /tmp/events || true
+grep drop /tmp/events || true
 `
 
-// TestSeki is the road of the README: seki run --machine kvm.
+// TestSeki is the road of the README: seki run --machine kvm, as root and as
+// somebody, of the kernel as it is installed and unpacked.
 func TestSeki(t *testing.T) {
 	l1 := nested.Require(t, "6.1")
+	m, ctx := bootSeki(t, l1)
+	for _, tt := range []struct {
+		nic  string
+		how  string
+		want []string
+	}{
+		{"own", "KERNEL=vmlinuz FILE=own.star sh /watch", []string{`drop.*arp.*10\.77\.0\.3.*own\.star:6`}},
+		{"shared", "chmod 666 /dev/kvm; rm /tmp/events; su -s /bin/sh nobody -c 'HOME=/tmp SEKI_ROOT=/tmp/seki KERNEL=vmlinux FILE=shared.star sh /watch'", nil},
+	} {
+		t.Run(tt.nic, func(t *testing.T) {
+			out := sh(ctx, t, m, tt.how)
+			for _, want := range append(tt.want,
+				`alice reached bob`, `mallory reached bob`, `p +alice +running +kvm`, `exec: Linux version 6\.12\.`, `callbacks: 3`,
+				`(?m)^bob +enforce +[1-9]`, `(?m)^alice +enforce +[1-9]`, `(?m)^mallory +enforce +[1-9]`,
+			) {
+				if !regexp.MustCompile(want).MatchString(out) {
+					t.Errorf("no %q in what came of it", want)
+				}
+			}
+		})
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// bootSeki boots an L1 that has seki and a kernel for its machines.
+func bootSeki(t *testing.T, l1 nested.Kernel) (*nested.Machine, context.Context) {
+	t.Helper()
 	image, err := filepath.Glob(filepath.Join(nested.Dir(), "full", "6.12.*", "vmlinuz"))
 	if err != nil || len(image) == 0 {
 		t.Fatalf("no kernel for every machine (scripts/guest-kernels): %v", err)
 	}
+	f, err := os.Open(image[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	vmlinux, err := bzimage.Unpack(f)
+	if err != nil {
+		t.Fatal(err)
+	}
 	files := []nested.File{
 		{Name: "bin/seki", From: nested.Build(t, "sekimori/cmd/seki"), Mode: 0o755},
 		{Name: "watch", Data: []byte(watch), Mode: 0o644},
+		{Name: "etc/passwd", Data: []byte("root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"), Mode: 0o644},
+		{Name: "own.star", Data: fmt.Appendf(nil, podStar, "own", lie, `"NET_ADMIN"`), Mode: 0o644},
+		// What may be administered is no shared card; there the guest's kernel makes
+		// the frames.
+		{Name: "shared.star", Data: fmt.Appendf(nil, podStar, "shared", "", ""), Mode: 0o644},
 		{Name: "guests/full/vmlinuz", From: image[0], Mode: 0o644},
+		{Name: "guests/full/vmlinux", Data: vmlinux, Mode: 0o644},
 	}
 	modules := filepath.Join(filepath.Dir(image[0]), "modules")
 	err = filepath.WalkDir(modules, func(path string, d fs.DirEntry, err error) error {
@@ -81,29 +136,9 @@ func TestSeki(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// On a card of her own mallory may send what she likes; of a shared one the
-	// kernel of the guest makes her frames.
-	own := fmt.Sprintf(podStar, "own", "arping -c 2 -U -I eth0 -s 10.77.0.3 10.77.0.3;")
-	files = append(files, nested.File{Name: "own.star", Data: []byte(own), Mode: 0o644},
-		nested.File{Name: "shared.star", Data: []byte(fmt.Sprintf(podStar, "shared", "")), Mode: 0o644})
 	ctx, m := boot(t, nested.Config{Kernel: l1, Modules: []string{"kvm-amd", "tun"}, Files: files, Memory: 2048})
-	for _, nic := range []string{"own", "shared"} {
-		t.Run(nic, func(t *testing.T) {
-			out := sh(ctx, t, m, "cp /"+nic+".star /pod.star; rm -rf /root1; sh -e /watch")
-			for _, want := range []string{
-				`alice reached bob`, `mallory reached bob`,
-				`p +alice +running +kvm`, `exec: Linux version 6\.12\.`, `callbacks: 3`,
-				`(?m)^bob +enforce +[1-9]`, `(?m)^alice +enforce +[1-9]`, `(?m)^mallory +enforce +[1-9]`,
-			} {
-				if !regexp.MustCompile(want).MatchString(out) {
-					t.Errorf("no %q in what came of it", want)
-				}
-			}
-		})
-	}
-	if err := m.Close(); err != nil {
-		t.Error(err)
-	}
+	sh(ctx, t, m, root1)
+	return m, ctx
 }
 
 // sh runs a script in L1.

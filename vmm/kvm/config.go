@@ -18,6 +18,11 @@ type Config struct {
 
 	Devices []Device
 
+	// Doorbell, if not nil, answers what the guest asks through the ports of package
+	// doorbell. It is called by one goroutine at a time, while the vCPU whose registers
+	// r are stands in its exit; nil is no answer. r is the callee's until it returns.
+	Doorbell func(r *Regs, request []byte) (answer []byte)
+
 	// Console gets what the guest writes to its serial port, line by line, from one
 	// goroutine. A Write that blocks stops the guest some lines later, and Wait. May be nil; the end of it is kept in
 	// any case ([Machine.Console]).

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"github.com/bobuhiro11/gokvm/kvm"
+
+	"sekimori/vmm/hypercall/doorbell"
 )
 
 // Exits that gokvm does not name.
@@ -45,6 +47,14 @@ func (v *vcpu) port() error {
 		return v.fault(fmt.Sprintf("exit for %d accesses of %d bytes at %d", count, size, off)) // the host's kernel has a bug
 	}
 	data := v.page[off : off+size*count]
+	if l := v.m.line; l != nil && size == 4 && count > 0 && (port == doorbell.Port || port == doorbell.Data) {
+		if v.regs.take(v); direction == kvm.EXITIOIN {
+			l.in(&v.regs, uint16(port), data)
+		} else {
+			l.out(&v.regs, uint16(port), data)
+		}
+		return nil
+	}
 	for ; len(data) > 0; data = data[size:] {
 		b := data[:size]
 		if direction == kvm.EXITIOIN {

@@ -2,6 +2,7 @@ package kvm_test
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
+
+	"sekimori/vmm/hypercall/doorbell"
 )
 
 // TestMain is also the guest of TestLinux: this program is its process 1.
@@ -93,6 +96,20 @@ func obey(order string, host net.Conn, packets int) error {
 			}
 		}
 		fmt.Fprintln(host, "received 50")
+	case "ring":
+		line, err := doorbell.Open()
+		if err != nil {
+			return err
+		}
+		defer line.Close()
+		answer, err := line.Call(ringing())
+		if err != nil {
+			return err
+		}
+		if want := append(ringing(), ringing()...); !bytes.Equal(answer, want) {
+			return fmt.Errorf("answered %d bytes, of which some are wrong", len(answer))
+		}
+		fmt.Fprintf(host, "answered %d bytes\n", len(answer))
 	case "restart":
 		return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	case "panic":

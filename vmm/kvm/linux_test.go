@@ -59,6 +59,8 @@ func TestLinux(t *testing.T) {
 				t.Errorf("the guest says %q", mem)
 			}
 			g.frames()
+			g.say("ring")
+			g.expect("answered 20000 bytes")
 			g.say(tt.end)
 			if tt.end == "hang" {
 				g.expect("hanging")
@@ -126,7 +128,8 @@ func bootGuest(t *testing.T, image string, cpus int, memory int64) *guest {
 	g.m, err = kvm.Start(t.Context(), &kvm.Config{
 		Image:  kvm.Kernel{Path: image, InitRD: []*os.File{selfArchive(t), moduleArchive(t)}, CommandLine: "quiet rdinit=/init"},
 		Memory: memory, CPUs: cpus,
-		Devices: []kvm.Device{{Virtio: sockets}, {Virtio: g.card, Kicked: kicked}},
+		Devices:  []kvm.Device{{Virtio: sockets}, {Virtio: g.card, Kicked: kicked}},
+		Doorbell: rung(t),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -144,6 +147,27 @@ func bootGuest(t *testing.T, image string, cpus int, memory int64) *guest {
 	}
 	g.in = bufio.NewReader(g.conn)
 	return g
+}
+
+// rung answers with the request, twice; it is longer than a page, and comes from a
+// program.
+func rung(t *testing.T) func(*kvm.Regs, []byte) []byte {
+	return func(r *kvm.Regs, request []byte) []byte {
+		gs, err := r.KernelGSBase()
+		if r.CPL != 3 || err != nil || gs>>47 == 0 || !bytes.Equal(request, ringing()) {
+			t.Errorf("a request of %d bytes with %+v, kernel's GS %#x, %v", len(request), *r, gs, err)
+		}
+		return append(bytes.Clone(request), request...)
+	}
+}
+
+// ringing is what the guest asks.
+func ringing() []byte {
+	b := make([]byte, 10000)
+	for i := range b {
+		b[i] = byte(i * 7)
+	}
+	return b
 }
 
 func (g *guest) line() string {

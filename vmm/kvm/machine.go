@@ -28,6 +28,7 @@ type Machine struct {
 	uart    *event
 	console *console.Log
 	lines   chan []byte // to the console; see print
+	line    *line       // nil: nobody answers a doorbell
 	watched bool        // somebody wants registers at a kick
 
 	exits    atomic.Uint64
@@ -81,6 +82,9 @@ func (m *Machine) build(c *Config) (err error) {
 	}
 	if err := m.board(); err != nil {
 		return err
+	}
+	if c.Doorbell != nil {
+		m.line, m.watched = &line{serve: c.Doorbell}, true
 	}
 	for _, d := range c.Devices {
 		m.watched = m.watched || d.Kicked != nil

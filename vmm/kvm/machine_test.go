@@ -259,3 +259,30 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// TestDoorbell: a guest asks word by word and reads the answer, whose first byte it
+// prints; accesses of another width are none.
+func TestDoorbell(t *testing.T) {
+	c := code{
+		0x66, 0xba, 0xa0, 0x05, 0xb8, 6, 0, 0, 0, 0xef, 0xee, // MOV DX, 0x5a0; MOV EAX, 6; OUT DX, EAX; OUT DX, AL
+		0x66, 0xba, 0xa4, 0x05, 0xb8, 'h', 'e', 'l', 'l', 0xef, 0x66, 0xef, // MOV DX, 0x5a4; MOV EAX, "hell"; OUT DX, EAX; OUT DX, AX
+		0xb8, 'o', '!', 0, 0, 0xef, // MOV EAX, "o!"; OUT DX, EAX
+		0x66, 0xba, 0xa0, 0x05, 0xed, 0xa3, 0, 0, 0x21, 0, 0, 0, 0, 0, // MOV DX, 0x5a0; IN EAX, DX; MOV [0x210000], EAX
+		0x66, 0xba, 0xa4, 0x05, 0xed, 0x66, 0xba, 0xf8, 0x03, 0xee, // MOV DX, 0x5a4; IN EAX, DX; MOV DX, 0x3f8; OUT DX, AL
+		0xa0, 0, 0, 0x21, 0, 0, 0, 0, 0, 0x04, '0', 0xee, // MOV AL, [0x210000]; ADD AL, '0'; OUT DX, AL
+	}
+	asked := make(chan string, 1)
+	m := start(t, kvm.Config{Image: program(c.off()), Doorbell: func(r *kvm.Regs, request []byte) []byte {
+		asked <- string(request)
+		if r.CPU != 0 || r.CPL != 0 || r.CR3 != 0x9000 {
+			t.Errorf("registers %+v", r)
+		}
+		return []byte("answer")
+	}})
+	if err := m.Wait(); err != nil || m.Console() != "a6" {
+		t.Fatalf("Wait = %v, console %q", err, m.Console())
+	}
+	if got := <-asked; got != "hello!" {
+		t.Errorf("asked %q", got)
+	}
+}
