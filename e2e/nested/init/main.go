@@ -51,16 +51,30 @@ func run() error {
 	if err := line.Send(wire.Report{Ready: unix.ByteSliceToString(name.Release[:])}); err != nil {
 		return err
 	}
+	commands := make(chan wire.Command)
+	ended := make(chan error, 1)
+	// The line is read while a command runs, too: there are beats to be taken.
+	go func() {
+		for {
+			var c wire.Command
+			if err := line.Receive(&c); err != nil {
+				ended <- err
+				return
+			}
+			commands <- c
+		}
+	}()
 	for {
-		var c wire.Command
-		if err := line.Receive(&c); err != nil {
+		select {
+		case err := <-ended:
 			return err
-		}
-		if len(c.Args) == 0 {
-			return nil
-		}
-		if err := line.Send(wire.Report{Exited: true, Status: command(c, line)}); err != nil {
-			return err
+		case c := <-commands:
+			if len(c.Args) == 0 {
+				return nil
+			}
+			if err := line.Send(wire.Report{Exited: true, Status: command(c, line)}); err != nil {
+				return err
+			}
 		}
 	}
 }

@@ -4,8 +4,10 @@ package wire
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"io"
+	"sync"
 )
 
 // A Command is a program to run. The next is sent when it has exited.
@@ -22,14 +24,16 @@ type Report struct {
 	Error  string `json:"error,omitempty"`  // process 1 gives up
 }
 
-// A Line is one end.
+// A Line is one end. One goroutine receives; any number send.
 type Line struct {
 	r *bufio.Reader
-	w io.Writer
+
+	mu sync.Mutex
+	w  io.Writer // mu guards it
 }
 
 // NewLine returns the end of a line.
-func NewLine(rw io.ReadWriter) *Line { return &Line{bufio.NewReader(rw), rw} }
+func NewLine(rw io.ReadWriter) *Line { return &Line{r: bufio.NewReader(rw), w: rw} }
 
 // Send sends a Command or a Report.
 func (l *Line) Send(v any) error {
@@ -37,15 +41,28 @@ func (l *Line) Send(v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.w.Write(append(b, '\n'))
+	return l.write(append(b, '\n'))
+}
+
+// Beat sends nothing: the other end's processor gets an interrupt.
+func (l *Line) Beat() error { return l.write([]byte("\n")) }
+
+func (l *Line) write(b []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, err := l.w.Write(b)
 	return err
 }
 
-// Receive waits for one.
+// Receive waits for a Command or a Report.
 func (l *Line) Receive(v any) error {
-	b, err := l.r.ReadBytes('\n')
-	if err != nil {
-		return err
+	for {
+		b, err := l.r.ReadBytes('\n')
+		if err != nil {
+			return err
+		}
+		if b = bytes.TrimSpace(b); len(b) > 0 {
+			return json.Unmarshal(b, v)
+		}
 	}
-	return json.Unmarshal(b, v)
 }
