@@ -37,12 +37,13 @@ import (
 // tenants is how many containers testdata/guest has.
 const tenants = 4
 
-// A load is what each of them sends: so many datagrams, and a quarter of them
-// again from a process that left the container's process group and session. The
-// first forges two fifths as many frames in the name of the second.
+// A load is what each of them sends: so many datagrams, a quarter of them again
+// from a process that left the container's process group and session, and a
+// hundredth from as many processes. The first forges two fifths as many frames in
+// the name of the second.
 type load int
 
-func (l load) datagrams() int { return tenants * int(l) * 5 / 4 }
+func (l load) datagrams() int { return tenants * (int(l) + int(l)/4 + int(l)/100) }
 func (l load) forgeries() int { return int(l) * 2 / 5 }
 
 // fast is the load of a machine that takes a kick in 50 µs.

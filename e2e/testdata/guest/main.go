@@ -51,9 +51,10 @@ func loadOf() load {
 }
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "evade" {
+	if len(os.Args) == 4 && os.Args[1] == "flood" {
 		n, _ := strconv.Atoi(os.Args[2])
-		if err := flood(byte(n), loadOf().datagrams/4); err != nil {
+		count, _ := strconv.Atoi(os.Args[3])
+		if err := flood(byte(n), count); err != nil {
 			fmt.Printf("failed: container %d: %v\n", n, err)
 			os.Exit(1)
 		}
@@ -85,6 +86,10 @@ func run() error {
 		return err
 	}
 	if err := text(); err != nil {
+		return err
+	}
+	// As few as there may be, so that they are given out again soon.
+	if err := os.WriteFile("/proc/sys/kernel/pid_max", []byte("400"), 0); err != nil {
 		return err
 	}
 	if err := unix.Mount("cgroup2", "/cgroup", "cgroup2", 0, ""); err != nil {
@@ -323,13 +328,17 @@ func container(n byte) error {
 		start.ReadByte() // ends with the pipe
 	}
 	errs := make(chan error)
-	work := []func() error{func() error { return flood(n, loadOf().datagrams) }, func() error { return evade(n) }}
+	work := []func() error{func() error { return flood(n, loadOf().datagrams) }, func() error { return evade(n) }, func() error { return storm(n) }}
 	if bridged() {
 		// What the kernel itself says through a bridge proves nothing, and
 		// drops: the neighbour has to be known, and no answer finds its way.
 		err = netlink.NeighAdd(&netlink.Neigh{LinkIndex: link.Attrs().Index, IP: net.IPv4(10, 0, 0, 1), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}, State: netlink.NUD_PERMANENT})
 	} else {
+		err = acquaint(n, link)
 		work = append(work, func() error { return stream(n) }, func() error { return sixes(n) })
+	}
+	if err != nil {
+		return err
 	}
 	if n == 1 {
 		work = append(work, func() error { return forge(link) })
@@ -338,17 +347,57 @@ func container(n byte) error {
 		go func() { errs <- w() }()
 	}
 	for range work {
-		if e := <-errs; e != nil && err == nil {
+		if e := <-errs; e != nil && err == nil { // the first of them
 			err = e
 		}
 	}
 	return err
 }
 
+// acquaint waits until the peer's address is known: what is sent before waits for
+// it, and leaves in a softirq, which of a short load is half.
+func acquaint(n byte, link netlink.Link) error {
+	c, err := net.Dial("udp4", "10.0.0.1:7")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte{'R', n}); err != nil {
+		return err
+	}
+	for range 3000 {
+		known, err := netlink.NeighList(link.Attrs().Index, netlink.FAMILY_V4)
+		if err != nil {
+			return err
+		}
+		for _, k := range known {
+			if k.State&netlink.NUD_REACHABLE != 0 {
+				return nil
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return errors.New("the peer does not answer")
+}
+
 // evade floods from a process that leaves its container's process group and
 // session, as anybody may.
-func evade(n byte) error {
-	cmd := exec.Command("/proc/self/exe", "evade", fmt.Sprint(n))
+func evade(n byte) error { return fork(n, loadOf().datagrams/4) }
+
+// storm sends from one short-lived process after the other, in all containers at
+// once: their numbers, their structs and what lies behind are used again by the
+// next, of whichever container.
+func storm(n byte) error {
+	for range loadOf().datagrams / 100 {
+		if err := fork(n, 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fork(n byte, count int) error {
+	cmd := exec.Command("/proc/self/exe", "flood", fmt.Sprint(n), fmt.Sprint(count))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd.Run()
