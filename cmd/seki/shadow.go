@@ -142,10 +142,10 @@ func (a *app) shadow(ctx context.Context, path string, o shadowOptions) error {
 	switch {
 	case err != nil:
 		return err
-	case differs:
-		return &codeError{code: exitFailed}
 	case over:
 		return fmt.Errorf("%s: another policy was put in force meanwhile", name)
+	case differs:
+		return &codeError{code: exitFailed}
 	case !o.promote:
 		return nil
 	}
