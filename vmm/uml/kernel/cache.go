@@ -28,8 +28,21 @@ var xstatePatch []byte
 //go:embed idmap.patch
 var idmapPatch []byte
 
-// patchText is all patches, one behind the other, as patch(1) takes them.
-var patchText = slices.Concat(xstatePatch, idmapPatch)
+//go:embed stub.patch
+var stubPatch []byte
+
+//go:embed faults.patch
+var faultsPatch []byte
+
+//go:embed boot.patch
+var bootPatch []byte
+
+// neededPatch is what a kernel cannot do without; patchText is all patches, with
+// those that make it faster. One behind the other, as patch(1) takes them.
+var (
+	neededPatch = slices.Concat(xstatePatch, idmapPatch)
+	patchText   = slices.Concat(neededPatch, stubPatch, faultsPatch, bootPatch)
+)
 
 // Names within the directory of a kernel.
 const (

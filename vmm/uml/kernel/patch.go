@@ -43,9 +43,10 @@ var newer = split(super7Patch)
 var mended = map[string]string{"arch/x86/um/os-Linux/registers.c": "host_fp_size"}
 
 // patchOther patches the source of a version that is not our package's: each
-// file by the first change that applies, wholly or not at all.
+// file by the first change that applies, wholly or not at all. What only makes a
+// kernel faster is left out: it was written for one version.
 func patchOther(ctx context.Context, tree string) error {
-	for _, p := range split(patchText) {
+	for _, p := range split(neededPatch) {
 		source, err := os.ReadFile(filepath.Join(tree, p.file))
 		if err != nil {
 			return fmt.Errorf("patch: %w", err)
