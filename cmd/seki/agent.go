@@ -63,19 +63,23 @@ func serveGuest(ctx context.Context, args []string) error {
 		return fmt.Errorf("boot: %w", err)
 	}
 	g := &guestAgent{senders: map[string]guestCard{}}
+	g.hypercalls = sync.OnceValues(func() (*hypercall.Client, error) { return g.openHypercalls(ctx, args) })
 	cfg := agent.Config{Dial: dial, Setup: g.setup, Attach: g.attach, Hook: g.hook}
 	if g.agent, err = agent.Dial(ctx, cfg); err != nil {
 		return err
 	}
+	go g.hypercalls() // while the host thinks; setup waits for it
+	return g.agent.Serve()
+}
+
+// openHypercalls opens the agent's connection for hypercalls.
+func (g *guestAgent) openHypercalls(ctx context.Context, args []string) (*hypercall.Client, error) {
 	transport, err := g.transport(ctx, args)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	g.calls = hypercall.NewClient(transport)
-	if err := g.calls.Hello(g.agent.Secret()); err != nil {
-		return err
-	}
-	return g.agent.Serve()
+	c := hypercall.NewClient(transport)
+	return c, c.Hello(g.agent.Secret())
 }
 
 // transport carries the agent's hypercalls, as its arguments say.
@@ -93,7 +97,8 @@ func (g *guestAgent) transport(ctx context.Context, args []string) (hypercall.Tr
 // A guestAgent is what the agent of a guest knows.
 type guestAgent struct {
 	agent *agent.Agent
-	calls *hypercall.Client
+	// hypercalls is the agent's connection for them, once it is open.
+	hypercalls func() (*hypercall.Client, error)
 
 	// loaded is the pod's file, evaluated; closed by load. Callbacks wait for it.
 	loaded chan struct{}
@@ -113,6 +118,11 @@ type guestCard struct {
 // setup evaluates the pod's file, if it has callbacks, while containers are
 // being made.
 func (g *guestAgent) setup(_ context.Context, s agent.Setup) error {
+	// The host takes one connection for hypercalls, and it must be ours: as yet
+	// there is no other process here that could open it.
+	if _, err := g.hypercalls(); err != nil {
+		return err
+	}
 	if err := unix.Sethostname([]byte(s.Pod)); err != nil {
 		return os.NewSyscallError("sethostname", err)
 	}
@@ -154,12 +164,16 @@ func (g *guestAgent) attach(_ context.Context, a agent.Attach, netns *os.File) (
 	if k := g.agent.Container(a.Container); k != nil {
 		reg.Cgroup = k.CgroupID()
 	}
-	if err := g.calls.Register(reg); err != nil {
+	calls, err := g.hypercalls()
+	if err != nil {
+		return err
+	}
+	if err := calls.Register(reg); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, g.calls.Unregister(a.Sender))
+			err = errors.Join(err, calls.Unregister(a.Sender))
 		}
 	}()
 	mode := hypercall.ModeEnforce
@@ -189,11 +203,15 @@ func (g *guestAgent) attach(_ context.Context, a agent.Attach, netns *os.File) (
 
 // load puts a program and a mode in force.
 func (g *guestAgent) load(sender uint32, program []byte, mode hypercall.Mode) error {
-	hash, err := g.calls.Load(sender, program)
+	calls, err := g.hypercalls()
 	if err != nil {
 		return err
 	}
-	return g.calls.Swap(sender, hash, mode)
+	hash, err := calls.Load(sender, program)
+	if err != nil {
+		return err
+	}
+	return calls.Swap(sender, hash, mode)
 }
 
 // hook runs a callback of the pod's file.

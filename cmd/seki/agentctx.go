@@ -112,7 +112,11 @@ func (h guestHost) SetMode(ctx context.Context, mode string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return h.guest.calls.SetMode(c.sender, callMode(mode))
+	calls, err := h.guest.hypercalls()
+	if err != nil {
+		return err
+	}
+	return calls.SetMode(c.sender, callMode(mode))
 }
 
 // PolicyStats are the counters of the card that say most.
@@ -121,7 +125,11 @@ func (h guestHost) PolicyStats(context.Context) (map[string]uint64, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := h.guest.calls.Stats(c.sender)
+	calls, err := h.guest.hypercalls()
+	if err != nil {
+		return nil, err
+	}
+	st, err := calls.Stats(c.sender)
 	if err != nil {
 		return nil, err
 	}

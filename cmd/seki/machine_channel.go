@@ -9,8 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/mdlayher/vsock"
-
+	"sekimori/lifecycle/agent"
 	"sekimori/nicshadow/frame"
 	"sekimori/nicshadow/hostlink"
 	"sekimori/nicshadow/tap"
@@ -133,7 +132,7 @@ func (c *tcpChannel) close() error {
 // the agent's arguments it takes its own; a User-Mode Linux kernel adds more.
 func dialer(args []string) (func(context.Context) (net.Conn, error), error) {
 	if !slices.Contains(args, tcpArg) {
-		return func(context.Context) (net.Conn, error) { return vsock.Dial(vsock.Host, agentPort, nil) }, nil
+		return func(context.Context) (net.Conn, error) { return agent.DialVsock(agentPort) }, nil
 	}
 	prefix := netip.PrefixFrom(link.Guest.Addr, 30)
 	cfg := tap.Config{Name: "agent", MAC: link.Guest.MAC, MTU: link.MTU, Addrs: []netip.Prefix{prefix}, KeepIPv6: true}

@@ -3,12 +3,19 @@ package main
 import (
 	"context"
 	"os"
+	"slices"
 
 	"sekimori/lifecycle"
 	"sekimori/vmm/uml"
 	"sekimori/vmm/vhostuser"
 	"sekimori/vmm/virtio"
 )
+
+// agentWords are for the guest's first process: its environment, and behind "--"
+// its arguments. What the agent's goroutines compute is short and calls functions,
+// at which they can be stopped; to stop one by a signal is four system calls more,
+// each as long in a guest as a hundred on the host.
+var agentWords = []string{"GODEBUG=asyncpreemptoff=1", "--", "agent"}
 
 // startUML starts a User-Mode Linux kernel. If we are root it runs as the host's
 // user that c, the first container, is given for its own: nobody else is that
@@ -20,7 +27,7 @@ func (m *machine) startUML(ctx context.Context, c lifecycle.RuntimeConfig, initr
 	}
 	cfg := uml.Config{
 		Kernel: m.cfg.kernel, Info: m.cfg.info, LPJ: m.cfg.lpj, Memory: m.cfg.memory, InitRD: initrd, InitRDPath: path, Init: "/seki",
-		Devices: []uml.Device{{ID: int(m.agent.device().Type())}}, Append: append([]string{"--", "agent"}, m.agent.args()...),
+		Devices: []uml.Device{{ID: int(m.agent.device().Type())}}, Append: slices.Concat(agentWords, m.agent.args()),
 		UID: int(c.IDBase), GID: int(c.IDBase), Console: m.console, Cgroup: group, CPUs: m.cfg.cpus,
 	}
 	for range m.cards() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -40,6 +41,13 @@ func (a *Agent) execHere(ctx context.Context, e *exec) (any, error) {
 		if files[i] == nil {
 			files[i] = null
 		}
+	}
+	// This thread may be one that the monitor started, and have its slack.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(usualSlack.Nanoseconds()), 0, 0, 0); err != nil {
+		r.close()
+		return nil, os.NewSyscallError("prctl", err)
 	}
 	p, err := os.StartProcess(path, e.Args, &os.ProcAttr{
 		Dir: "/", Env: append([]string{"PATH=" + herePath, "HOME=/", "TERM=linux"}, e.Env...), Files: files,

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 )
@@ -74,7 +76,7 @@ func (p *peer) run() error {
 	err := p.read()
 	// Reset is how a close reads when the other end had not read everything, and
 	// how a machine's death does, which others tell.
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
 		err = nil
 	}
 	gone := ErrGone
@@ -87,10 +89,15 @@ func (p *peer) run() error {
 	return err
 }
 
+// readBuffer holds a usual message, so that one read takes its length and all of
+// it: a system call of the guest takes a hundred times one of the host.
+const readBuffer = 16 << 10
+
 func (p *peer) read() error {
 	var size [4]byte
+	in := bufio.NewReaderSize(p.conn, readBuffer)
 	for {
-		if _, err := io.ReadFull(p.conn, size[:]); err != nil {
+		if _, err := io.ReadFull(in, size[:]); err != nil {
 			return err
 		}
 		n := binary.LittleEndian.Uint32(size[:])
@@ -98,7 +105,7 @@ func (p *peer) read() error {
 			return fmt.Errorf("message of %d bytes, limit is %d", n, p.max)
 		}
 		// Grown as it comes: a length alone costs the other end nothing.
-		b, err := io.ReadAll(io.LimitReader(p.conn, int64(n)))
+		b, err := io.ReadAll(io.LimitReader(in, int64(n)))
 		if err != nil {
 			return err
 		}

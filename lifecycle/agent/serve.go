@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -61,11 +62,17 @@ func Dial(ctx context.Context, cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	line, err := readLine(conn, 2*SecretSize+1)
-	if err == nil {
-		_, err = hex.Decode(a.secret[:], line)
+	// All of it at once: nothing comes behind it that is not for us, and each
+	// read of a byte would be a system call.
+	line := make([]byte, 2*SecretSize+1)
+	_, err = io.ReadFull(conn, line)
+	if err == nil && line[2*SecretSize] != '\n' {
+		err = errors.New("it is longer")
 	}
-	if err != nil || len(line) != 2*SecretSize {
+	if err == nil {
+		_, err = hex.Decode(a.secret[:], line[:2*SecretSize])
+	}
+	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("control connection: the host tells no secret: %w", err)
 	}

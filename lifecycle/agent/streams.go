@@ -47,8 +47,8 @@ func (c *Client) newStreams(files [3]*os.File, terminal bool) (*streams, error) 
 		files[1], files[2] = nil, nil
 	}
 	for i, f := range files {
-		if f == nil {
-			continue
+		if f == nil || !terminal && isNull(f) {
+			continue // the guest has a /dev/null of its own
 		}
 		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
@@ -69,6 +69,12 @@ func (c *Client) newStreams(files [3]*os.File, terminal bool) (*streams, error) 
 	}
 	s.stdio.Rows, s.stdio.Cols = s.size()
 	return s, nil
+}
+
+// isNull reports whether a file is /dev/null.
+func isNull(f *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
 }
 
 // size is that of the host's terminal, 0 if unknown.

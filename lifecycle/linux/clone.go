@@ -54,16 +54,30 @@ func (b *board) free() { unix.MunmapPtr(unsafe.Pointer(b), 4096) } // SAFETY: fr
 // the death of the thread that cloned, not of the process: were a goroutine's
 // thread to clone, the container would be killed when the Go runtime retires
 // that thread.
+//
+// A thread also has its timer slack from the one that started it, and hands it on;
+// a container is to have what this process was started with.
 var spawner = sync.OnceValue(func() chan<- func() {
 	c := make(chan func())
 	go func() {
 		runtime.LockOSThread()
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, firstSlack, 0, 0, 0) // it takes any number
 		for f := range c {
 			f()
 		}
 	}()
 	return c
 })
+
+// firstSlack is the timer slack of the process's first thread, which is the one
+// that initialises packages, in nanoseconds; 0 stands for a thread's own.
+var firstSlack = func() uintptr {
+	n, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if err != nil {
+		return 0
+	}
+	return uintptr(n)
+}()
 
 // spawn clones a child that carries out s and reports on b. The child is a copy
 // of this process without its heap: the memory that it needs is the script's

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sort"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,9 @@ func steal(args []string) error {
 		return err
 	}
 	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil { // another's never answers
+		return err
+	}
 	calls := hypercall.NewClient(ahead(hypercall.Stream(conn)))
 	load := func(sender uint32, m hypercall.Mode) error {
 		hash, err := calls.Load(sender, program)
