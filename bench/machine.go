@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,15 +47,10 @@ func machine(w io.Writer, rounds int) ([]bar, error) {
 	if err != nil {
 		return nil, err
 	}
-	var first []time.Duration
-	for range rounds + 1 {
-		d, err := m.firstWord()
-		if err != nil {
-			return nil, err
-		}
-		first = append(first, d)
+	first, err := m.firstWords(w, rounds)
+	if err != nil {
+		return nil, err
 	}
-	first = slices.Sorted(slices.Values(first[1:])) // without that which filled the caches
 	further, err := m.further()
 	if err != nil {
 		return nil, err
@@ -75,18 +69,77 @@ func machine(w io.Writer, rounds int) ([]bar, error) {
 	}); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(w, "A pod in a User-Mode Linux kernel of its own, %d rounds\n\n", rounds)
+	read, write, err := m.rates()
+	if err != nil {
+		return nil, err
+	}
+	memory, err := m.memory()
+	if err != nil {
+		return nil, err
+	}
+	least := slices.Min(first.ours)
+	fmt.Fprintf(w, "A pod in a User-Mode Linux kernel of its own, %d rounds\n\n", len(first.ours))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "seki run to the first word of hello\tleast %.0f ms\tmedian %.0f ms\n", ms(first[0]), ms(first[len(first)/2]))
+	fmt.Fprintf(t, "seki run to the first word of hello\tleast %.0f ms\tmedian %.0f ms\n", least, median(first.ours))
+	if first.peer != nil {
+		fmt.Fprintf(t, "runsc run to the same\tleast %.0f ms\tmedian %.0f ms\n", slices.Min(first.peer), median(first.peer))
+	}
 	fmt.Fprintf(t, "one more container in a running machine\tmedian %.1f ms\n", ms(further))
 	fmt.Fprintf(t, "datagrams a second, card of its own\t%.0f\n", slices.Max(own))
 	fmt.Fprintf(t, "the same, shared card, each traced to its sender\t%.0f\n", slices.Max(shared))
+	fmt.Fprintf(t, "over 9P, MB a second\tread %.0f\twritten %.0f\n", read, write)
+	fmt.Fprintf(t, "memory of a container that sleeps, with machine and supervisor\t%.0f MB\n", float64(memory)/(1<<20))
 	t.Flush()
-	return []bar{
-		{"machine uml, to the first word of hello, in ms", ms(first[0]), 150, false},
+	bars := []bar{
+		{"machine uml, to the first word of hello, in ms", least, 150, false},
 		{"machine uml, one more container, in ms", ms(further), 50, false},
 		{"machine uml, time of a frame traced to its sender: of one that need not be", so().ratio(), tracedLimit, false},
-	}, nil
+	}
+	if first.peer != nil {
+		bars = append(bars, bar{"machine uml, to the first word of hello: time of runsc", first.ratio(), 1, false})
+	}
+	return bars, nil
+}
+
+// firstWords are the times to the first word of hello in ms, of ours and of
+// runsc, where that can be had.
+func (m *machineBench) firstWords(w io.Writer, rounds int) (duel, error) {
+	peer, err := newRunsc(m.dir)
+	if err != nil {
+		fmt.Fprintf(w, "Machine uml beside runsc: %v: not measured\n", err)
+	}
+	var d duel
+	round := func() error {
+		took, err := m.firstWord()
+		if err != nil {
+			return err
+		}
+		d.ours = append(d.ours, ms(took))
+		if peer == nil {
+			return nil
+		}
+		took, err = firstWord(peer.command())
+		d.peer = append(d.peer, ms(took))
+		return err
+	}
+	if err := round(); err != nil { // which fills the caches
+		return d, err
+	}
+	d = duel{}
+	if peer == nil {
+		for range rounds {
+			if err := round(); err != nil {
+				return d, err
+			}
+		}
+		return d, nil
+	}
+	err = fight(rounds, 1, func() duel { return d }, round)
+	return d, err
+}
+
+func median(s []float64) float64 {
+	return slices.Sorted(slices.Values(s))[len(s)/2]
 }
 
 // A machineBench is what the measurements share.
@@ -147,20 +200,7 @@ container(name = "hello", rootfs = dir("rootfs"), args = ["/bin/busybox", "echo"
 		return 0, err
 	}
 	c.Stderr = nil // it says that it is starting, if that takes long
-	out, err := c.StdoutPipe()
-	if err != nil {
-		return 0, err
-	}
-	begin := time.Now()
-	if err := c.Start(); err != nil {
-		return 0, err
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	took := time.Since(begin)
-	if werr := c.Wait(); line != "hello\n" || werr != nil {
-		return 0, fmt.Errorf("it said %q, %v", line, errors.Join(err, werr))
-	}
-	return took, nil
+	return firstWord(c)
 }
 
 // further is the time that one more container takes in a running machine, from

@@ -30,8 +30,9 @@ var sections = []section{
 var sekiPath = new(string)
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "flood" { // in a container of section machine
-		if err := floodFrom(os.Args[2]); err != nil {
+	inside := map[string]func(string) error{"flood": floodFrom, "files": filesAt} // in a container of section machine
+	if len(os.Args) == 3 && inside[os.Args[1]] != nil {
+		if err := inside[os.Args[1]](os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
