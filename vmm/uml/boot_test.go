@@ -70,6 +70,25 @@ func TestBoot(t *testing.T) {
 	}
 }
 
+// TestLargeArchive boots from an archive that takes a third of the memory: more
+// than half of what is free while it is unpacked.
+func TestLargeArchive(t *testing.T) {
+	k := requireKernel(t)
+	c := config(k, archive(t, compile(t, "init.c"), 20<<20))
+	c.Append = []string{"--", "words"} // behind which the kernel does not see that UML names a root device
+	m, err := uml.Start(ctx(t), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.Wait(); err != nil {
+		t.Errorf("Wait = %v", err)
+	}
+	if said := m.Console(); !strings.Contains(said, "init runs") {
+		t.Errorf("the console: %s", said)
+	}
+}
+
 // TestDevices: the kernel connects to each device, in order, and waits for it;
 // a device that goes away instead of answering is not the end of the guest.
 func TestDevices(t *testing.T) {

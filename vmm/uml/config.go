@@ -130,7 +130,9 @@ func (c *Config) commandLine() []string {
 		if init == "" {
 			init = "/init"
 		}
-		args = append(args, "initrd="+initrdPath, "rdinit="+init)
+		// A ramfs: the tmpfs that the first root else is holds half of what is
+		// free while the archive is in memory, and of 64 MB that is 17.
+		args = append(args, "initrd="+initrdPath, "rdinit="+init, "rootfstype=ramfs")
 	}
 	for i, d := range c.Devices {
 		args = append(args, fmt.Sprintf("virtio_uml.device=%s%s:%d", socketDir, socketName(i), d.ID))

@@ -62,8 +62,9 @@ func compile(t testing.TB, source string) string {
 	return out
 }
 
-// archive makes an initial file system whose init is that program.
-func archive(t testing.TB, program string) *os.File {
+// archive makes an initial file system whose init is that program, behind a file
+// of so many bytes.
+func archive(t testing.TB, program string, more ...int64) *os.File {
 	t.Helper()
 	data, err := os.ReadFile(program)
 	if err != nil {
@@ -74,13 +75,17 @@ func archive(t testing.TB, program string) *os.File {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	err = initramfs.Write(f, []initramfs.Entry{
+	var entries []initramfs.Entry
+	for _, n := range more {
+		entries = append(entries, initramfs.Entry{Name: "more", Mode: 0o644, Data: bytes.NewReader(make([]byte, n)), Size: n})
+	}
+	err = initramfs.Write(f, append(entries, []initramfs.Entry{
 		{Name: "dev", Mode: fs.ModeDir | 0o755},
 		{Name: "dev/console", Mode: fs.ModeDevice | fs.ModeCharDevice | 0o600, Major: 5, Minor: 1},
 		{Name: "mnt", Mode: fs.ModeDir | 0o755},
 		{Name: "proc", Mode: fs.ModeDir | 0o755},
 		{Name: "init", Mode: 0o755, Data: bytes.NewReader(data), Size: int64(len(data))},
-	})
+	}...))
 	if err != nil {
 		t.Fatal(err)
 	}
