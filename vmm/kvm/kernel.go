@@ -27,8 +27,9 @@ type Kernel struct {
 }
 
 // ownParameters are those that fit this machine: there is no PCI bus, one serial
-// port, no timer to check; and a panic is a restart, which ends the machine.
-const ownParameters = "console=ttyS0 8250.nr_uarts=1 pci=off no_timer_check panic=-1 reboot=acpi"
+// port, no timer to check; a panic is a restart, which ends the machine; and the first
+// file system may take what memory there is, not half of what the archive leaves.
+const ownParameters = "rootfstype=ramfs console=ttyS0 8250.nr_uarts=1 pci=off no_timer_check panic=-1 reboot=acpi"
 
 // load puts the kernel and its file system into the guest.
 func (k Kernel) load(b *boot) error {
