@@ -94,8 +94,9 @@ func newCgroup(path string, r *specs.LinuxResources) (*cgroup, error) {
 }
 
 // make makes the directories, denies devices and sets limits. Limits are the
-// library's job; directories on v1 and device rules are ours, for it opens
-// devices.allow once for each of 12 rules: 0.35 ms of the start, measured.
+// library's job, but for the usual ones on v1; directories there and device rules
+// are ours, for it opens devices.allow once for each of 12 rules: 0.35 ms of the
+// start, measured.
 func (c *cgroup) make(r *specs.LinuxResources) error {
 	if unified() {
 		limits := r
@@ -121,10 +122,41 @@ func (c *cgroup) make(r *specs.LinuxResources) error {
 	if r == nil || (r.Memory == nil && r.CPU == nil && r.Pids == nil && r.BlockIO == nil) {
 		return nil
 	}
+	if done, err := c.setUsual(r); done {
+		return err
+	}
 	limits := *r
 	limits.Devices = nil
 	_, err := cgroup1.New(cgroup1.StaticPath(c.path), &limits, cgroup1.WithHierarchy(hierarchy(r)))
 	return err
+}
+
+// setUsual sets the limits of a v1 group if they are those that nearly every
+// container has, of its processes and its memory; else done is false. The
+// library does it through the runtime's poller, which for two writes wakes
+// another thread twice.
+func (c *cgroup) setUsual(r *specs.LinuxResources) (done bool, err error) {
+	if r.CPU != nil || r.BlockIO != nil {
+		return false, nil
+	}
+	if r.Memory != nil {
+		rest := *r.Memory
+		if rest.Limit = nil; rest != (specs.LinuxMemory{}) {
+			return false, nil
+		}
+	}
+	set := func(controller, file string, n *int64) {
+		if d, ok := c.dirs[controller]; ok && n != nil && err == nil {
+			err = writeFile(filepath.Join(d, file), strconv.FormatInt(*n, 10))
+		}
+	}
+	if r.Pids != nil && r.Pids.Limit != nil && *r.Pids.Limit > 0 {
+		set("pids", "pids.max", r.Pids.Limit)
+	}
+	if r.Memory != nil {
+		set("memory", "memory.limit_in_bytes", r.Memory.Limit)
+	}
+	return true, err
 }
 
 // mkdirAll makes dir, and the directories above it if need be.
