@@ -43,7 +43,7 @@ test: build ## everything: vet, unit and root tests, fuzzing, the race detector
 test-kvm: build ## what needs a Linux guest on KVM, in QEMU where this machine has no such KVM
 	@scripts/deps test-kvm
 	@scripts/guest-kernels
-	@$(GO) test -count=1 -v ./e2e/nested
+	@$(GO) test -count=1 -timeout 20m -v ./e2e/nested
 
 bench: build ## each benchmark beside its peer, in one run; fails if a bar is missed
 	@scripts/deps bench

@@ -102,11 +102,8 @@ func TestSeki(t *testing.T) {
 // bootSeki boots an L1 that has seki and a kernel for its machines.
 func bootSeki(t *testing.T, l1 nested.Kernel) (*nested.Machine, context.Context) {
 	t.Helper()
-	image, err := filepath.Glob(filepath.Join(nested.Dir(), "full", "6.12.*", "vmlinuz"))
-	if err != nil || len(image) == 0 {
-		t.Fatalf("no kernel for every machine (scripts/guest-kernels): %v", err)
-	}
-	f, err := os.Open(image[0])
+	image := nested.RequireFull(t)
+	f, err := os.Open(image)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,10 +120,10 @@ func bootSeki(t *testing.T, l1 nested.Kernel) (*nested.Machine, context.Context)
 		// What may be administered is no shared card; there the guest's kernel makes
 		// the frames.
 		{Name: "shared.star", Data: fmt.Appendf(nil, podStar, "shared", "", ""), Mode: 0o644},
-		{Name: "guests/full/vmlinuz", From: image[0], Mode: 0o644},
+		{Name: "guests/full/vmlinuz", From: image, Mode: 0o644},
 		{Name: "guests/full/vmlinux", Data: vmlinux, Mode: 0o644},
 	}
-	modules := filepath.Join(filepath.Dir(image[0]), "modules")
+	modules := filepath.Join(filepath.Dir(image), "modules")
 	err = filepath.WalkDir(modules, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			files = append(files, nested.File{Name: "guests/full/modules" + strings.TrimPrefix(path, modules), From: path, Mode: 0o644})

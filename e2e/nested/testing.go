@@ -24,14 +24,32 @@ func Require(t testing.TB, series string) Kernel {
 		_, look := exec.LookPath(program)
 		err = errors.Join(err, look)
 	}
+	needs(t, err)
+	return k
+}
+
+// RequireFull returns the image of Debian's kernel for every machine, beside which
+// are those of its modules that seki hands to a guest.
+func RequireFull(t testing.TB) string {
+	t.Helper()
+	images, err := filepath.Glob(filepath.Join(Dir(), "full", "*", "vmlinuz"))
+	if err == nil && len(images) == 0 {
+		err = fmt.Errorf("%w: none in %s", ErrNoKernel, filepath.Join(Dir(), "full"))
+	}
+	needs(t, err)
+	return images[len(images)-1]
+}
+
+// needs skips the test, or fails it, if err says that something is missing.
+func needs(t testing.TB, err error) {
+	t.Helper()
 	if err == nil {
-		return k
+		return
 	}
 	if slices.Contains(strings.Split(os.Getenv("SEKI_TEST_REQUIRE"), ","), Feature) {
 		t.Fatalf("SEKI_TEST_REQUIRE wants %s: %v", Feature, err)
 	}
 	t.Skipf("needs %s: %v", Feature, err)
-	return Kernel{}
 }
 
 // Build builds a program of the module, static, and returns its path.
