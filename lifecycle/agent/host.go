@@ -60,6 +60,7 @@ func Serve(l net.Listener, cfg HostConfig) *Host {
 		conns: map[net.Conn]bool{}, streams: map[string]chan net.Conn{}, files: map[string]bool{},
 	}
 	h.wg.Go(h.accept)
+	h.wg.Go(learn)
 	return h
 }
 

@@ -133,6 +133,15 @@ type exec struct {
 	Stdio   stdio
 }
 
+// learn has package json look at what a container is made of, which takes it ten
+// times as long as to read one: 1.1 ms on the host, more in a guest. Who does it
+// while he waits for the other end need not when the first container comes.
+func learn() {
+	if b, err := json.Marshal(create{Spec: &bundle.Spec{}}); err == nil {
+		_ = json.Unmarshal(b, &create{})
+	}
+}
+
 func (e *exec) config() linux.ExecConfig {
 	return linux.ExecConfig{Args: e.Args, Env: e.Env, Cwd: e.Cwd, User: e.User, Terminal: e.Stdio.Terminal}
 }

@@ -129,6 +129,7 @@ func (a *Agent) find(name string) *guest {
 // Serve does what the host asks until the host has gone; then all containers
 // are destroyed.
 func (a *Agent) Serve() error {
+	go learn() // while the host thinks
 	err := a.peer.run()
 	a.mu.Lock()
 	all := a.containers
