@@ -43,7 +43,7 @@ func ReadX86(vmlinux io.ReaderAt, modules ...io.ReaderAt) (*X86Kernel, error) {
 		return nil, err
 	}
 	// Linked to 0 before v6.15 (CONFIG_X86_64_SMP: zero-based), and so the base in
-	// GS is the address; since then it is a distance.
+	// GS is the address; since then it is a distance (Debian 7.3.4, in L2 of e2e/nested).
 	if s := f.Section(".data..percpu"); s != nil {
 		k.perCPU = s.Addr
 	}

@@ -15,6 +15,7 @@ import (
 // as distributions have been since 2021: containers are limited, and denied what
 // is not theirs, there too.
 func TestCgroup2(t *testing.T) {
+	t.Parallel()
 	kernel, err := umlkernel.Find(umlkernel.Dirs(os.Getenv)...)
 	if err != nil {
 		missing(t, "uml", err)

@@ -16,7 +16,7 @@
 // A boot takes 5 to 10 s, a command what it takes: everything is some twenty
 // times slower than on the machine itself, an exit of L2 to its VMM takes 0.3 ms.
 // So a boot is shared by all commands that can share it, and each of them says
-// what it found out in few words.
+// what it found out in few words. A machine has one processor: tests are parallel.
 //
 // The kernels are Debian's own packages, fetched by scripts/guest-kernels, which
 // apt checks, and unpacked without being installed.

@@ -29,7 +29,7 @@ func guestFiles(t *testing.T, k nested.Kernel, dir string, modules ...string) []
 // TestKVM runs the tests of vmm/kvm where /dev/kvm can run Linux, and has them boot
 // Debian's kernels.
 func TestKVM(t *testing.T) {
-	t.Parallel() // a machine has one processor
+	t.Parallel()
 	l1 := nested.Require(t, "6.1")
 	files := []nested.File{{Name: "tests/kvm.test", From: nested.BuildTest(t, "sekimori/vmm/kvm"), Mode: 0o755}}
 	series := []string{"6.1", "6.12"}

@@ -34,6 +34,7 @@ func boot(t *testing.T, cfg nested.Config) (context.Context, *nested.Machine) {
 // TestBoot: L1 has a /dev/kvm that runs a guest, and says truly how its
 // commands end.
 func TestBoot(t *testing.T) {
+	t.Parallel()
 	kernel := nested.Require(t, "6.1")
 	ctx, m := boot(t, nested.Config{Kernel: kernel, Modules: []string{"kvm-amd", "tun", "serial_core"},
 		Files: []nested.File{{Name: "tests/nested.test", From: nested.BuildTest(t, "sekimori/e2e/nested"), Mode: 0o755}}})
@@ -70,6 +71,7 @@ func TestBoot(t *testing.T) {
 // TestPanic: a machine that dies under a command is told as that, with the last
 // words of its console.
 func TestPanic(t *testing.T) {
+	t.Parallel()
 	ctx, m := boot(t, nested.Config{Kernel: nested.Require(t, "6.12")})
 	status, err := m.Run(ctx, &bytes.Buffer{}, "sh", "-c", "echo c > /proc/sysrq-trigger; sleep 1000")
 	if err == nil || !strings.Contains(err.Error(), "Kernel panic - not syncing: sysrq triggered crash") {

@@ -72,6 +72,7 @@ grep drop /tmp/events || true
 // TestSeki is the road of the README: seki run --machine kvm, as root and as
 // somebody, of the kernel as it is installed and unpacked.
 func TestSeki(t *testing.T) {
+	t.Parallel()
 	l1 := nested.Require(t, "6.1")
 	m, ctx := bootSeki(t, l1)
 	for _, tt := range []struct {
