@@ -17,27 +17,27 @@ import (
 
 // seki runs its containers in Debian's kernel, under its own virtual machine
 // monitor. The file is the same for each kind of card, but for what mallory does
-// before she pings bob.
+// before she pings bob, and whether she may.
 const podStar = `
 machine("kvm", memory = "224MiB", nic = "%s", cpu = 1)
 
-def only(own):
+def only(own, ping = True):
     def allow_arp(src_ip):
         return src_ip == own
-    return policy(allow_arp, allow_ipv4 = lambda src_ip: src_ip == own, allow_icmp = True, guard = ["arp"])
+    return policy(allow_arp, allow_ipv4 = lambda src_ip: src_ip == own, allow_icmp = ping, guard = ["arp"])
 
 def ready(ctx):
     ctx.log("a callback ran in the guest")
 
-def member(name, addr, args, more = []):
+def member(name, addr, args, more = [], ping = True):
     container(
         name = name, rootfs = dir("/root1"), args = ["sh", "-c", args], capabilities = ["NET_RAW"] + more,
-        nic = nic(ip = addr + "/24", policy = only(ip(addr))), on = {"ready": ready},
+        nic = nic(ip = addr + "/24", policy = only(ip(addr), ping)), on = {"ready": ready},
     )
 
 member("bob", "10.77.0.3", "sleep 1000")
-member("alice", "10.77.0.2", "ping -c 5 -i 0.2 10.77.0.3 && echo alice reached bob; sleep 1000")
-member("mallory", "10.77.0.4", "%s ping -c 3 -i 0.2 10.77.0.3 && echo mallory reached bob; sleep 1000", [%s])
+member("alice", "10.77.0.2", "ping -c 40 -i 0.05 10.77.0.3; echo alice is done; sleep 1000")
+member("mallory", "10.77.0.4", "%s ping -c 40 -i 0.05 10.77.0.3; echo mallory is done; sleep 1000", %s)
 `
 
 // lie has mallory say that bob's address is hers, on a card of her own that she may
@@ -57,16 +57,16 @@ trap 'seki stop p' EXIT
 cd /tmp
 seki run -d --name p --kernel /guests/full/$KERNEL /$FILE
 for i in $(seq 120); do
-	if [ "$(for c in alice mallory; do seki logs p/$c; done | grep -c 'reached bob')" = 2 ]; then break; fi
+	if [ "$(for c in alice mallory; do seki logs p/$c; done | grep -c 'is done')" = 2 ]; then break; fi
 	sleep 1
 done
-for c in alice mallory; do seki logs p/$c; done
+for c in alice mallory; do seki logs p/$c | sed "s/^/$c | /"; done
 seki ps
 seki stats p
 seki exec p/bob sh -c 'read v < /proc/version; echo "exec: $v"'
 seki events p > /tmp/events
 echo callbacks: $(grep -c 'a callback ran in the guest' /tmp/events)
-grep drop /tmp/events || true
+grep drop /tmp/events | head -3
 `
 
 // TestSeki is the road of the README: seki run --machine kvm, as root and as
@@ -80,13 +80,17 @@ func TestSeki(t *testing.T) {
 		how  string
 		want []string
 	}{
-		{"own", "KERNEL=vmlinuz FILE=own.star sh /watch", []string{`drop.*arp.*10\.77\.0\.3.*own\.star:6`}},
-		{"shared", "chmod 666 /dev/kvm; rm /tmp/events; su -s /bin/sh nobody -c 'HOME=/tmp SEKI_ROOT=/tmp/seki KERNEL=vmlinux FILE=shared.star sh /watch'", nil},
+		{"own", "KERNEL=vmlinuz FILE=own.star sh /watch", []string{
+			`drop.*arp.*10\.77\.0\.3.*own\.star:6`, `mallory +\| 40 packets transmitted, 40 packets received`,
+		}},
+		{"shared", "chmod 666 /dev/kvm; rm /tmp/events; su -s /bin/sh nobody -c 'HOME=/tmp SEKI_ROOT=/tmp/seki KERNEL=vmlinux FILE=shared.star sh /watch'", []string{
+			`mallory +\| 40 packets transmitted, 0 packets received`, `(?m)^mallory +enforce +\d+ +\S+ \S+ +\d+ +40 +0 `,
+		}},
 	} {
 		t.Run(tt.nic, func(t *testing.T) {
 			out := sh(ctx, t, m, tt.how)
 			for _, want := range append(tt.want,
-				`alice reached bob`, `mallory reached bob`, `p +alice +running +kvm`, `exec: Linux version 6\.12\.`, `callbacks: 3`,
+				`alice +\| 40 packets transmitted, 40 packets received`, `p +alice +running +kvm`, `exec: Linux version 6\.12\.`, `callbacks: 3`,
 				`(?m)^bob +enforce +[1-9]`, `(?m)^alice +enforce +[1-9]`, `(?m)^mallory +enforce +[1-9]`,
 			) {
 				if !regexp.MustCompile(want).MatchString(out) {
@@ -117,10 +121,10 @@ func bootSeki(t *testing.T, l1 nested.Kernel) (*nested.Machine, context.Context)
 		{Name: "bin/seki", From: nested.Build(t, "sekimori/cmd/seki"), Mode: 0o755},
 		{Name: "watch", Data: []byte(watch), Mode: 0o644},
 		{Name: "etc/passwd", Data: []byte("root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"), Mode: 0o644},
-		{Name: "own.star", Data: fmt.Appendf(nil, podStar, "own", lie, `"NET_ADMIN"`), Mode: 0o644},
-		// What may be administered is no shared card; there the guest's kernel makes
-		// the frames.
-		{Name: "shared.star", Data: fmt.Appendf(nil, podStar, "shared", "", ""), Mode: 0o644},
+		{Name: "own.star", Data: fmt.Appendf(nil, podStar, "own", lie, `["NET_ADMIN"]`), Mode: 0o644},
+		// What may be administered is no shared card. There mallory pings while alice
+		// does, may not, and every single frame is hers or alice's.
+		{Name: "shared.star", Data: fmt.Appendf(nil, podStar, "shared", "", "ping = False"), Mode: 0o644},
 		{Name: "guests/full/vmlinuz", From: image, Mode: 0o644},
 		{Name: "guests/full/vmlinux", Data: vmlinux, Mode: 0o644},
 	}
