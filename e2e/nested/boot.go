@@ -68,7 +68,10 @@ func (m *Machine) boot(ctx context.Context, cfg Config) error {
 	}
 	stop := m.closeWhenOver(ctx, control)
 	defer stop()
-	if m.conn, err = control.Accept(); err != nil {
+	switch m.conn, err = control.Accept(); {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
 		return fmt.Errorf("QEMU's serial line: %w", err)
 	}
 	m.line = wire.NewLine(m.conn)
