@@ -23,7 +23,14 @@
 //	…
 //	err = m.Wait() // nil: it powered off
 //
-// [Program] is a guest of a few instructions instead, for tests and probes.
+// [Program] is a guest of a few instructions instead, for tests and probes, and
+// [Probe] one that finds out whether this host's /dev/kvm can run Linux at all.
+//
+// # A doorbell
+//
+// [Config.Doorbell] answers what a program of the guest asks through two ports
+// (package vmm/hypercall/doorbell), again inside the exit, with the registers at hand
+// that say who asks.
 //
 // # Security considerations
 //
