@@ -183,14 +183,14 @@ func (g *guestAgent) attach(_ context.Context, a agent.Attach, netns *os.File) (
 	if err := g.load(a.Sender, a.Program, mode); err != nil {
 		return err
 	}
-	id := policy.Identity{MAC: mac}
+	id := policy.Identity{MAC: mac, DHCP4: a.NIC.DHCP, DHCP6: a.NIC.DHCP6}
 	for _, p := range a.NIC.Addrs {
 		id.Addrs = append(id.Addrs, p.Addr())
 	}
 	g.mu.Lock()
 	g.senders[a.Container] = guestCard{a.Sender, id}
 	g.mu.Unlock()
-	cfg := tap.Config{Name: a.NIC.Name, MAC: mac, MTU: a.NIC.MTU, Addrs: a.NIC.Addrs, Gateways: a.NIC.Gateways}
+	cfg := tap.Config{Name: a.NIC.Name, MAC: mac, MTU: a.NIC.MTU, Addrs: a.NIC.Addrs, IPv6: a.NIC.DHCP6, Gateways: a.NIC.Gateways}
 	if a.Card == "" {
 		return tap.Adopt(netns, cfg)
 	}

@@ -30,7 +30,7 @@ func openCard(netns *os.File, nic *bundle.NIC, mac frame.MAC) (io.ReadWriteClose
 // cardConfig is what the card nic is like from inside.
 func cardConfig(nic *bundle.NIC, mac frame.MAC) tap.Config {
 	return tap.Config{
-		Name: nic.Name, MAC: mac, MTU: nic.MTU, Addrs: nic.Addrs, Gateways: nic.Gateways,
+		Name: nic.Name, MAC: mac, MTU: nic.MTU, Addrs: nic.Addrs, IPv6: nic.DHCP6, Gateways: nic.Gateways,
 		EndsWithNetNS: true, LeaveLoopback: true, // the container's first process sets lo up
 	}
 }

@@ -217,7 +217,7 @@ func (n *sharedNIC) attach(name string, sender nicshadow.Sender, mac frame.MAC, 
 // one that is down, and have the kernel answer in its name: frames of the
 // kernel's own have no sender but the address they carry.
 func checkShared(c *starlark.Container) error {
-	if c.Spec.NIC.DHCP {
+	if c.Spec.NIC.DHCP || c.Spec.NIC.DHCP6 {
 		return errors.New(`ip = "dhcp": needs a card of its own: machine(nic = "own")`)
 	}
 	if p := c.Spec.OCI.Process; p.Capabilities != nil {

@@ -72,8 +72,12 @@ func (a *app) printContainer(c *starlark.Container) error {
 	if n := c.Spec.NIC; n != nil {
 		addrs := list(n.Addrs)
 		if n.DHCP {
-			addrs = "address by dhcp"
+			addrs += " address by dhcp"
 		}
+		if n.DHCP6 {
+			addrs += " address by dhcp6"
+		}
+		addrs = strings.TrimSpace(addrs)
 		if n.Datapath == bundle.DatapathKernel {
 			addrs += ", judged in the kernel"
 		}

@@ -54,11 +54,12 @@ type NIC struct {
 	// MAC is the hardware address, six octets in colon notation.
 	MAC string `json:"mac"`
 	// Addrs are the addresses with their prefix lengths, IPv4 and IPv6. IPv6 is
-	// switched off on the card unless one of them is IPv6.
+	// switched off on the card unless one of them is IPv6, or DHCP6 is set.
 	Addrs []netip.Prefix `json:"addrs"`
-	// DHCP says that the container asks for its address itself; it has no Addrs
-	// then.
-	DHCP bool `json:"dhcp,omitempty"`
+	// DHCP and DHCP6 say that the container asks for its address itself, IPv4 or
+	// IPv6; it has no Addrs of that version then.
+	DHCP  bool `json:"dhcp,omitempty"`
+	DHCP6 bool `json:"dhcp6,omitempty"`
 	// Audit says that what a policy drops goes on, and is recorded.
 	Audit bool `json:"audit,omitempty"`
 	// Gateways are the default routes, at most one for each IP version.

@@ -275,8 +275,24 @@ func (c *checker) nic(n *NIC) {
 	case [6]byte(mac) == [6]byte{}:
 		c.bad("nic.mac", "all zero")
 	}
-	if n.DHCP && len(n.Addrs)+len(n.Gateways) > 0 {
+	of := func(six bool) (count int) {
+		for _, a := range n.Addrs {
+			if a.Addr().Is6() == six {
+				count++
+			}
+		}
+		for _, g := range n.Gateways {
+			if g.Is6() == six {
+				count++
+			}
+		}
+		return count
+	}
+	if n.DHCP && of(false) > 0 {
 		c.bad("nic.dhcp", "addresses or gateways beside it")
+	}
+	if n.DHCP6 && of(true) > 0 {
+		c.bad("nic.dhcp6", "addresses or gateways beside it")
 	}
 	if n.Datapath != "" && n.Datapath != DatapathKernel {
 		c.bad("nic.datapath", "%q is none", n.Datapath)

@@ -169,6 +169,8 @@ func (s *Switch) tell() {
 			s.told(e, told)
 		case errors.Is(err, os.ErrClosed):
 			return
+		case errors.Is(err, ebpf.ErrEvent): // a bug, but none that silences the others
+			s.cfg.Log.Error("frame not told of", "err", err)
 		default:
 			s.cfg.Log.Error("frames are not told of", "err", err)
 			return

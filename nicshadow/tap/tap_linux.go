@@ -22,9 +22,11 @@ type Config struct {
 	// MTU in bytes; 0 means 1500.
 	MTU int
 	// Addrs are its addresses with their prefix lengths. Unless one of them is
-	// IPv6, IPv6 is switched off in the whole namespace: nobody asked for it,
+	// IPv6, or IPv6 is set, IPv6 is switched off in the whole namespace: nobody asked for it,
 	// and what nobody asked for nobody guards (CVE-2020-13401).
 	Addrs []netip.Prefix
+	// IPv6 keeps IPv6 on where none of Addrs is IPv6: DHCP gives the address.
+	IPv6 bool
 	// Gateways are the default routes, at most one for each IP version.
 	Gateways []netip.Addr
 	// Ping lets any group open ICMP sockets, so that ping needs no capability.
@@ -147,7 +149,7 @@ func sysctls(cfg Config) error {
 	}
 	own := "ipv6/conf/" + cfg.Name + "/"
 	switch {
-	case hasIPv6(cfg.Addrs):
+	case cfg.IPv6 || hasIPv6(cfg.Addrs):
 		set = append(set,
 			[2]string{own + "disable_ipv6", "0"},
 			[2]string{own + "accept_ra", "0"}, // no router of the pod advertises

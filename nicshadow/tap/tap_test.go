@@ -148,6 +148,21 @@ func TestSilent(t *testing.T) {
 	}
 }
 
+// TestIPv6 has a card without an address whose container asks for one by DHCPv6:
+// it has the link-local address of its MAC to ask from.
+func TestIPv6(t *testing.T) {
+	taptest.TUN(t)
+	ns := taptest.NetNS(t)
+	d, err := tap.Open(ns, tap.Config{Name: "eth0", MAC: frame.MAC{2, 0, 0, 0, 0, 7}, IPv6: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if got := in(t, ns, "ip", "-6", "-o", "addr", "show", "dev", "eth0"); !strings.Contains(got, "fe80::ff:fe00:7/64") || strings.Count(got, "inet6") != 1 {
+		t.Errorf("addresses: %s; want the link-local one", got)
+	}
+}
+
 // TestFrames passes a frame each way: what is written is read, byte for byte.
 func TestFrames(t *testing.T) {
 	taptest.TUN(t)

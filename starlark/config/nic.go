@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"go.starlark.net/starlark"
 
@@ -23,7 +24,7 @@ func nicBuiltins() []*args.Builtin {
 by its policy before the pod's switch sees it; without a policy nothing passes.
 The addresses are assigned here and by nobody else: guards hold the container to them.`,
 		Params: []args.Param{
-			{Name: "ip", Type: typeCardIP, Required: true, Doc: `the card's addresses, each with the prefix length of its subnet: "10.0.0.2/24", ["10.0.0.2/24", "fd00::2/64"]; or "dhcp": the container asks for one itself, and the guards hold it to the IPv4 address that a server leases to it, as long as it does`},
+			{Name: "ip", Type: typeCardIP, Required: true, Doc: `the card's addresses, each with the prefix length of its subnet: "10.0.0.2/24", ["10.0.0.2/24", "fd00::2/64"]; or "dhcp" (IPv4) or "dhcp6" (IPv6) in the place of those of its version: the container asks for one itself, and the guards hold it to the address that a server leases to it, as long as it does`},
 			{Name: "policy", Type: args.Of[*policy.Policy]("a policy()"), Default: "None", Doc: "which frames the container may send; None: none"},
 			{Name: "mode", Type: args.OneOf("enforce", "audit"), Default: "that of the policy", Doc: `"audit": whatever policy is in force, what it drops is recorded and forwarded, until a callback says ctx.policy.mode("enforce")`},
 			{Name: "gateway", Type: args.OneOrMore[netip.Addr](args.IP), Default: "None", Doc: "default route, at most one for each IP version, inside one of the card's subnets"},
@@ -53,14 +54,49 @@ networks; port 53 of the address is the host's resolver.`,
 	}}
 }
 
-// typeCardIP is one or more addresses, or "dhcp", which is nil.
+// A cardIP is what ip says: addresses, and those that DHCP gives.
+type cardIP struct {
+	addrs        []netip.Prefix
+	dhcp4, dhcp6 bool
+}
+
+// typeCardIP is one or more addresses, "dhcp" and "dhcp6" among them.
 var typeCardIP = func() args.Type {
 	addrs := args.OneOrMore[netip.Prefix](args.Prefix)
-	return args.Type{Name: addrs.Name + `, or "dhcp"`, Convert: func(v starlark.Value) (any, error) {
-		if s, ok := starlark.AsString(v); ok && s == "dhcp" {
-			return []netip.Prefix(nil), nil
+	return args.Type{Name: addrs.Name + `, "dhcp" and "dhcp6" among them`, Convert: func(v starlark.Value) (any, error) {
+		var ip cardIP
+		seq, ok := args.Sequence(v)
+		if !ok {
+			seq = []starlark.Value{v}
 		}
-		return addrs.Convert(v)
+		var rest []starlark.Value
+		for _, v := range seq {
+			switch s, _ := starlark.AsString(v); s {
+			case "dhcp":
+				ip.dhcp4 = true
+			case "dhcp6":
+				ip.dhcp6 = true
+			default:
+				rest = append(rest, v)
+			}
+		}
+		if len(rest) == 0 && (ip.dhcp4 || ip.dhcp6) {
+			return ip, nil
+		}
+		if len(rest) == len(seq) { // an error tells of what was written
+			conv, err := addrs.Convert(v)
+			if err != nil {
+				return nil, err
+			}
+			ip.addrs = conv.([]netip.Prefix)
+			return ip, nil
+		}
+		conv, err := addrs.Convert(starlark.Tuple(rest))
+		if err != nil {
+			return nil, err
+		}
+		ip.addrs = conv.([]netip.Prefix)
+		return ip, nil
 	}}
 }()
 
@@ -72,22 +108,32 @@ type nicValue struct {
 }
 
 func (n *nicValue) String() string {
-	if n.nic.DHCP {
-		return `nic(ip = "dhcp")`
+	var ip []string
+	for _, a := range n.nic.Addrs {
+		ip = append(ip, fmt.Sprintf("%q", a))
 	}
-	return fmt.Sprintf("nic(ip = %v)", n.nic.Addrs)
+	if n.nic.DHCP {
+		ip = append(ip, `"dhcp"`)
+	}
+	if n.nic.DHCP6 {
+		ip = append(ip, `"dhcp6"`)
+	}
+	if len(ip) == 1 {
+		return "nic(ip = " + ip[0] + ")"
+	}
+	return "nic(ip = [" + strings.Join(ip, ", ") + "])"
 }
 func (n *nicValue) Type() string          { return "nic" }
 func (n *nicValue) Freeze()               {}
 func (n *nicValue) Truth() starlark.Bool  { return true }
 func (n *nicValue) Hash() (uint32, error) { return 0, fmt.Errorf("unhashable type: nic") }
 
-// Attr gives ip (the first address; None where DHCP gives it), ips, policy, gateway and mtu, so that one
+// Attr gives ip (the first address; None where DHCP gives all), ips, policy, gateway and mtu, so that one
 // card can be described by another.
 func (n *nicValue) Attr(name string) (starlark.Value, error) {
 	switch name {
 	case "ip":
-		if n.nic.DHCP {
+		if len(n.nic.Addrs) == 0 {
 			return starlark.None, nil
 		}
 		return value.IP{Addr: n.nic.Addrs[0].Addr()}, nil
@@ -146,13 +192,15 @@ func newNIC(c call) (starlark.Value, error) {
 		n.nic.Datapath = bundle.DatapathKernel
 	}
 	n.nic.Audit = args.Or(c.Call, "mode", "enforce") == "audit"
-	if n.nic.Addrs = args.Get[[]netip.Prefix](c.Call, "ip"); n.nic.Addrs == nil {
-		n.nic.DHCP = true
-		if len(n.nic.Gateways) > 0 {
-			return nil, c.Errorf("gateway", "", "gateway: a card with ip = \"dhcp\" is told its routes by the server")
-		}
-	} else if err := c.checkAddrs("ip", n.nic.Addrs); err != nil {
+	ip := args.Get[cardIP](c.Call, "ip")
+	n.nic.Addrs, n.nic.DHCP, n.nic.DHCP6 = ip.addrs, ip.dhcp4, ip.dhcp6
+	if err := c.checkDHCP(&n.nic); err != nil {
 		return nil, err
+	}
+	if len(n.nic.Addrs) > 0 || !ip.dhcp4 && !ip.dhcp6 {
+		if err := c.checkAddrs("ip", n.nic.Addrs); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.checkGateways(n.nic.Gateways, n.nic.Addrs); err != nil {
 		return nil, err
@@ -163,6 +211,9 @@ func newNIC(c call) (starlark.Value, error) {
 			return nil, c.Errorf("mtu", "IPv6 needs 1280 (RFC 8200, 5)", "mtu %d is too small for %s", n.nic.MTU, a)
 		}
 	}
+	if n.nic.DHCP6 && n.nic.MTU < 1280 {
+		return nil, c.Errorf("mtu", "IPv6 needs 1280 (RFC 8200, 5)", "mtu %d is too small for \"dhcp6\"", n.nic.MTU)
+	}
 	if c.Has("mac") {
 		m := args.Get[frame.MAC](c.Call, "mac")
 		if err := c.checkMAC(m); err != nil {
@@ -171,6 +222,27 @@ func newNIC(c call) (starlark.Value, error) {
 		n.nic.MAC = m.String()
 	}
 	return n, nil
+}
+
+// checkDHCP refuses addresses and gateways of a version whose addresses DHCP gives.
+func (c call) checkDHCP(n *bundle.NIC) error {
+	given := func(a netip.Addr) (string, bool) {
+		if a.Is4() {
+			return "dhcp", n.DHCP
+		}
+		return "dhcp6", n.DHCP6
+	}
+	for _, p := range n.Addrs {
+		if word, ok := given(p.Addr()); ok {
+			return c.Errorf("ip", "leave one of them out", "ip: %s beside %q, which gives the address of that version", p, word)
+		}
+	}
+	for _, g := range n.Gateways {
+		if word, ok := given(g); ok {
+			return c.Errorf("gateway", "", "gateway: a card with ip = %q is told its routes by the server", word)
+		}
+	}
+	return nil
 }
 
 // checkAddrs refuses what cannot be an interface's own address.
@@ -272,7 +344,7 @@ func (n *nicValue) identity() policy.Identity {
 		// A card's MAC was checked or derived; the zero identity owns nothing.
 		return policy.Identity{}
 	}
-	id := policy.Identity{MAC: m, DHCP4: n.nic.DHCP}
+	id := policy.Identity{MAC: m, DHCP4: n.nic.DHCP, DHCP6: n.nic.DHCP6}
 	for _, p := range n.nic.Addrs {
 		id.Addrs = append(id.Addrs, p.Addr())
 	}

@@ -23,7 +23,7 @@ type judge struct {
 type programKey struct {
 	policy *policy.Policy
 	sender string
-	dhcp   bool
+	dhcp   [2]bool // IPv4, IPv6
 }
 
 // A compiled program is one that went through bytes, as on its way to a
@@ -41,7 +41,7 @@ func newJudge(cov *coverage) *judge {
 
 // compile is p compiled for s.
 func (j *judge) compile(p *policy.Policy, s card) *compiled {
-	key := programKey{p, fmt.Sprint(s.Sender), s.dhcp}
+	key := programKey{p, fmt.Sprint(s.Sender), [2]bool{s.dhcp4, s.dhcp6}}
 	j.mu.Lock()
 	c := j.programs[key]
 	if c == nil {
@@ -50,7 +50,7 @@ func (j *judge) compile(p *policy.Policy, s card) *compiled {
 	}
 	j.mu.Unlock()
 	c.once.Do(func() {
-		prog, err := p.Compile(policy.Identity{MAC: s.MAC, Addrs: s.Addrs, DHCP4: s.dhcp})
+		prog, err := p.Compile(policy.Identity{MAC: s.MAC, Addrs: s.Addrs, DHCP4: s.dhcp4, DHCP6: s.dhcp6})
 		if err != nil {
 			c.err = err
 			return
@@ -75,7 +75,7 @@ func (j *judge) judge(c *compiled, data []byte, m rule.Moment) *replay.Result {
 // A card is whose frames are judged: its addresses, or that DHCP gives it one.
 type card struct {
 	frames.Sender
-	dhcp bool
+	dhcp4, dhcp6 bool
 }
 
 // A memory is what a policy, or the policies of a container, remember in one

@@ -60,6 +60,7 @@ func verdictMethods(t *test) []*args.Builtin {
 			{Name: "ip", Type: args.OneOrMore[netip.Addr](typeOwnIP), Default: `["10.0.0.2", "fd00::2"]`, Doc: "its addresses, with or without prefix length"},
 			{Name: "mac", Type: args.MAC, Default: `"02:00:00:00:00:02"`, Doc: "its MAC address"},
 			{Name: "dhcp", Type: args.Bool, Default: "False", Doc: "it has no address but the one that DHCP leases to it"},
+			{Name: "dhcp6", Type: args.Bool, Default: "False", Doc: "the same, of IPv6"},
 		}, Positional: 2, Result: "NoneType", Call: t.nic},
 	}
 }

@@ -134,11 +134,12 @@ func (t *test) equal(c *args.Call) (gostarlark.Value, error) {
 func (t *test) nic(c *args.Call) (gostarlark.Value, error) {
 	d := frames.DefaultSender()
 	t.sender = card{Sender: frames.Sender{MAC: args.Or(c, "mac", d.MAC), Addrs: args.Or(c, "ip", d.Addrs)}}
-	if args.Get[bool](c, "dhcp") {
+	t.sender.dhcp4, t.sender.dhcp6 = args.Get[bool](c, "dhcp"), args.Get[bool](c, "dhcp6")
+	if t.sender.dhcp4 || t.sender.dhcp6 {
 		if c.Has("ip") {
 			return nil, c.Errorf("dhcp", "", "a card has ip, or gets it by DHCP")
 		}
-		t.sender.dhcp, t.sender.Addrs = true, nil
+		t.sender.Addrs = nil
 	}
 	return gostarlark.None, nil
 }

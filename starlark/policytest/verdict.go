@@ -31,7 +31,7 @@ func (t *test) target(c *args.Call) (*policy.Policy, card) {
 
 // sender is a container's card as builders need it.
 func sender(id policy.Identity) card {
-	return card{frames.Sender{MAC: id.MAC, Addrs: id.Addrs}, id.DHCP4}
+	return card{frames.Sender{MAC: id.MAC, Addrs: id.Addrs}, id.DHCP4, id.DHCP6}
 }
 
 // count adds to what a container's callbacks read by ctx.policy.stats().

@@ -79,6 +79,8 @@ func (c *card) writeForward() {
 	c.lookup(c.counters, -4)
 	c.ifImm(asm.R0, asm.JEq, 0, c.drop)
 	c.countAt(asm.R0, CountDelivered)
+	// A mark that the host gives a meaning is not for this one to have.
+	c.add(asm.Mov.Imm(asm.R1, 0), asm.StoreMem(regFrame, skbMark, asm.R1, asm.Word))
 	c.add(
 		asm.Mov.Reg(asm.R1, regFrame), asm.Mov.Imm(asm.R2, packetHost), asm.FnSkbChangeType.Call(),
 		asm.LoadMem(asm.R1, regKey, workOutcome, asm.DWord), asm.Mov.Imm(asm.R2, 0), asm.FnRedirectPeer.Call(), asm.Return(),

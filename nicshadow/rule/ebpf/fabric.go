@@ -152,8 +152,8 @@ func (f *Fabric) Events() *Events {
 	return &Events{fabric: f, buf: make([]byte, frame.MaxLength+8)}
 }
 
-// errEvent is a bug of this package.
-var errEvent = errors.New("ebpf: an event that is none")
+// ErrEvent says that an event is none: a bug of this package.
+var ErrEvent = errors.New("ebpf: an event that is none")
 
 // Read waits for the next event. After the fabric's Close the error is
 // os.ErrClosed.
@@ -163,12 +163,12 @@ func (r *Events) Read(e *Event) error {
 	}
 	b, ne := r.record.RawSample, binary.NativeEndian
 	if len(b) < eventHead {
-		return errEvent
+		return ErrEvent
 	}
 	n := int(ne.Uint32(b[eventData:]))
 	length := int(ne.Uint32(b[eventLength:]))
 	if n > len(b)-eventHead || n > eventSnap || length > frame.MaxLength {
-		return errEvent
+		return ErrEvent
 	}
 	*e = Event{
 		Kind: Kind(b[eventKind]), Reason: b[eventReason], Forward: b[eventForward] != 0,
