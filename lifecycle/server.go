@@ -75,6 +75,12 @@ func (s *server) remove(conn *net.UnixConn) {
 	delete(s.conns, conn)
 }
 
+func (s *server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
 func (s *server) stopListening() { s.l.Close() }
 
 // close waits for the answers that are under way: of stop, that it is done; of
@@ -99,6 +105,9 @@ func (s *server) handle(conn *net.UnixConn) {
 		return
 	}
 	conn.SetReadDeadline(time.Now().Add(firstMessage))
+	if s.isClosed() { // close has set its deadline already, and this one would stand in its place
+		return
+	}
 	line, err := w.read()
 	if err != nil {
 		if errors.Is(err, errTooLong) {
