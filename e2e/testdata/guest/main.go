@@ -73,6 +73,9 @@ func main() {
 	} else {
 		fmt.Println("done")
 	}
+	// tcdrain(3): a serial port sends what was written to it at its own pace, and a
+	// machine without power not at all.
+	_ = unix.IoctlSetInt(1, unix.TCSBRK, 1)
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
 
