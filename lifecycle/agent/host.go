@@ -46,6 +46,7 @@ type Host struct {
 	control   bool                     // the agent has called
 	hypercall bool
 	refused   uint64
+	reasons   map[string]bool // that were told of
 	closed    bool
 }
 
@@ -155,15 +156,31 @@ func (h *Host) handle(conn net.Conn) {
 		err = h.dispatch(conn, p)
 	}
 	if err != nil {
-		h.mu.Lock()
-		h.refused++
-		n := h.refused
-		h.mu.Unlock()
+		n, tell := h.refusal(err.Error())
 		conn.Close()
-		if n&(n-1) == 0 { // 1, 2, 4, ...: an attacker does not fill the log
+		if tell {
 			h.cfg.Log.Warn("machine: connection refused", "err", err, "refused", n)
 		}
 	}
+}
+
+// maxReasons is how many reasons of refusals are told when they are new.
+const maxReasons = 16
+
+// refusal counts a connection that was refused, and says whether to tell of it:
+// the first for each of a few reasons, then the 1st, 2nd, 4th, 8th of all. An
+// attacker does not fill the log.
+func (h *Host) refusal(why string) (n uint64, tell bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.refused++
+	if !h.reasons[why] && len(h.reasons) < maxReasons {
+		if h.reasons == nil {
+			h.reasons = map[string]bool{}
+		}
+		h.reasons[why], tell = true, true
+	}
+	return h.refused, tell || h.refused&(h.refused-1) == 0
 }
 
 func (h *Host) dispatch(conn net.Conn, p preamble) error {
