@@ -103,12 +103,13 @@ func machine(w io.Writer, rounds int) ([]bar, error) {
 
 // firstWords are the times to the first word of hello in ms, of ours and of
 // runsc, where that can be had.
-func (m *machineBench) firstWords(w io.Writer, rounds int) (duel, error) {
-	peer, err := newRunsc(m.dir)
-	if err != nil {
-		fmt.Fprintf(w, "Machine uml beside runsc: %v: not measured\n", err)
+func (m *machineBench) firstWords(w io.Writer, rounds int) (d duel, err error) {
+	peer, perr := newRunsc(m.dir)
+	if perr != nil {
+		fmt.Fprintf(w, "Machine uml beside runsc: %v: not measured\n", perr)
+	} else {
+		defer func() { err = errors.Join(err, peer.close()) }()
 	}
-	var d duel
 	round := func() error {
 		took, err := m.firstWord()
 		if err != nil {
