@@ -26,6 +26,14 @@
 // the same key of what it accepts ([Parser]). Its loops over options are walks
 // that bpf_loop makes, of which the verifier looks at one turn.
 //
+// # Cards
+//
+// A [Card] is a pair of devices at whose far end stand two programs of traffic
+// control (tcx): one for what its container sends, of the parser, a rule program
+// and the forwarding table, and one for what it is sent. Cards of one switch
+// share a [Fabric]: the forwarding table, the counters, and a ring of events.
+// Nothing of it is pinned.
+//
 // # Tables
 //
 // A table of up to eight entries becomes comparisons. A larger one becomes a
@@ -52,5 +60,5 @@
 // of one that large is divisions or questions to memory, [Code.Load] fails.
 //
 // Needs Linux 5.8 with CAP_BPF and CAP_NET_ADMIN, or root; for a program that
-// becomes more than 32,767 instructions Linux 6.6.
+// becomes more than 32,767 instructions, and for cards, Linux 6.6.
 package ebpf
