@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -329,22 +330,23 @@ func TestReload(t *testing.T) {
 	r.put(2, all(t, rule.Forward, 1), nicshadow.Enforce)
 	w, to := r.wire(1), r.wire(2)
 	done := make(chan struct{})
-	swaps := 0
+	var swaps atomic.Int64
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		ps := [2]*rule.Program{all(t, rule.Forward, 1), all(t, rule.Audit, 2)}
-		for ; ; swaps++ {
+		for ; ; swaps.Add(1) {
 			select {
 			case <-done:
 				return
 			default:
-				r.put(1, ps[swaps%2], nicshadow.Enforce)
+				r.put(1, ps[swaps.Load()%2], nicshadow.Enforce)
 			}
 		}
 	})
 	sent, next := uint64(0), uint64(0)
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end) || next < sent; {
-		if sent < next+64 && time.Now().Before(end) {
+	const reloads = 50
+	for limit := time.Now().Add(2 * time.Minute); swaps.Load() < reloads || next < sent; {
+		if sent < next+64 && swaps.Load() < reloads {
 			b := datagram(60)
 			binary.BigEndian.PutUint64(b[44:], sent)
 			if err := w.send(b); err != nil {
@@ -358,15 +360,15 @@ func TestReload(t *testing.T) {
 			}
 			next++
 		}
-		if time.Now().After(end.Add(20 * time.Second)) {
-			t.Fatalf("%d of %d datagrams came", next, sent)
+		if time.Now().After(limit) {
+			t.Fatalf("%d of %d datagrams came, %d reloads", next, sent, swaps.Load())
 		}
 	}
 	close(done)
 	wg.Wait()
 	st := r.stats(1)
-	t.Logf("%d datagrams, %d reloads", sent, swaps)
-	if st.Dropped != 0 || st.Undelivered != 0 || st.Frames != sent || st.Forwarded+st.WouldDrop != sent || swaps < 20 {
-		t.Errorf("%d sent, %d reloads, Stats = %+v", sent, swaps, st)
+	t.Logf("%d datagrams, %d reloads", sent, swaps.Load())
+	if st.Dropped != 0 || st.Undelivered != 0 || st.Frames != sent || st.Forwarded+st.WouldDrop != sent || sent < reloads {
+		t.Errorf("%d sent, %d reloads, Stats = %+v", sent, swaps.Load(), st)
 	}
 }
