@@ -36,6 +36,9 @@ func runAgent() {
 	err := serveGuest(context.Background(), os.Args[2:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "seki agent:", err)
+		// tcdrain(3): what is not sent when the power goes never is, and these are
+		// the words by which the host says what the machine died of.
+		_ = unix.IoctlSetInt(2, unix.TCSBRK, 1)
 	}
 	unix.Sync()
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)

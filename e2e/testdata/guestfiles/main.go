@@ -32,6 +32,7 @@ func main() {
 	if err := run(); err != nil {
 		fmt.Println("guestfiles:", err)
 	}
+	_ = unix.IoctlSetInt(1, unix.TCSBRK, 1) // tcdrain(3): a machine without power sends nothing
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
 

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 static void say(const char *what, int failed)
@@ -47,6 +48,7 @@ static void escape(void)
 static void stop(void)
 {
 	fflush(stdout);
+	tcdrain(1); // a machine without power sends nothing
 	reboot(RB_POWER_OFF);
 	for (;;)
 		pause();
@@ -79,7 +81,7 @@ int main(void)
 	if (!strcmp(what, "panic"))
 		return 3;
 	if (!strcmp(what, "restart"))
-		reboot(RB_AUTOBOOT);
+		tcdrain(1), reboot(RB_AUTOBOOT);
 	if (!strcmp(what, "flood"))
 		for (int i = 0; i < 20000; i++)
 			printf("%06d 0123456789012345678901234567890123456789\n", i);
