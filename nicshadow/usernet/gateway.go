@@ -190,7 +190,13 @@ func (g *gateway) own(a netip.Addr) bool {
 // refused says that no container reaches an address from here.
 func refused(a netip.Addr) bool {
 	a = a.Unmap()
-	return !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	if a.Is4() {
+		// "This network" and what is reserved, broadcast among it (RFC 1122, 3.2.1.3).
+		if first := a.As4()[0]; first == 0 || first >= 240 {
+			return true
+		}
+	}
+	return !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast()
 }
 
 func addr4(v uint64) netip.Addr {

@@ -200,7 +200,7 @@ func TestARP(t *testing.T) {
 func TestRefused(t *testing.T) {
 	w, h := start(t)
 	introduce(w)
-	for _, a := range []string{"127.0.0.1", "127.9.9.9", "0.0.0.0", "169.254.169.254", "224.0.0.1", "255.255.255.255", "10.9.0.1", "::1", "fe80::1", "ff02::1", "fd00::1"} {
+	for _, a := range []string{"127.0.0.1", "127.9.9.9", "0.0.0.0", "0.48.48.48", "240.0.0.1", "169.254.169.254", "224.0.0.1", "255.255.255.255", "10.9.0.1", "::1", "fe80::1", "ff02::1", "fd00::1"} {
 		dst := netip.MustParseAddr(a)
 		w.in <- syn(dst, 80)
 		w.in <- datagram(dst, 80)
