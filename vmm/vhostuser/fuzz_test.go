@@ -114,9 +114,10 @@ func (p *peer) step(op byte, rest []byte) []byte {
 			p.rings[1].SetAvailIdx(uint16(next()))
 			return rest
 		}
-		noise := rest[:min(len(rest), int(next()))]
-		_ = p.raw(noise)
-		return rest[min(len(rest), len(noise)):]
+		n := int(next()) // which takes a byte of the rest
+		n = min(n, len(rest))
+		_ = p.raw(rest[:n])
+		return rest[n:]
 	}
 	_ = p.send(m.request, flags, payload, fds...)
 	return rest
