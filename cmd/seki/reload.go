@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -47,26 +48,35 @@ those in force, and changes nothing.`,
 	return cmd
 }
 
-func (a *app) reload(ctx context.Context, path string, o reloadOptions) error {
-	name := podName(path, o.name)
-	src := o.source
+// again evaluates the file of the running pod of that name, and asks for the
+// policies that are in force there.
+func (a *app) again(ctx context.Context, path, name string, src source) (*starlark.Pod, *lifecycle.Client, []lifecycle.Policy, error) {
 	src.pod = name // MAC addresses are made from it, as they were for the run
 	pod, err := a.load(ctx, path, src)
 	if err != nil {
-		return err
+		return nil, nil, nil, err
 	}
 	if _, err := a.lookup(name); err != nil {
-		return err
+		return nil, nil, nil, err
 	}
 	c, err := a.dial(name)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	running, err := c.Policies(ctx)
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, c.Close())
+	}
+	return pod, c, running, nil
+}
+
+func (a *app) reload(ctx context.Context, path string, o reloadOptions) error {
+	name := podName(path, o.name)
+	pod, c, running, err := a.again(ctx, path, name, o.source)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	running, err := c.Policies(ctx)
-	if err != nil {
-		return err
-	}
 	d := &podDiff{Containers: []containerDiff{}}
 	var next []lifecycle.Policy
 	for _, r := range running {

@@ -99,24 +99,11 @@ func (a *app) shadow(ctx context.Context, path string, o shadowOptions) error {
 		return usage("--for %v: want a time", o.during)
 	}
 	name := podName(path, o.name)
-	src := o.source
-	src.pod = name
-	pod, err := a.load(ctx, path, src)
-	if err != nil {
-		return err
-	}
-	if _, err := a.lookup(name); err != nil {
-		return err
-	}
-	c, err := a.dial(name)
+	pod, c, running, err := a.again(ctx, path, name, o.source)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	running, err := c.Policies(ctx)
-	if err != nil {
-		return err
-	}
 	s := &shadowing{app: a, o: o, pod: pod, old: map[string]*rule.Program{}}
 	next, err := s.prepare(running)
 	if err != nil {
