@@ -43,7 +43,7 @@ type Link struct {
 	out []byte
 }
 
-// startTimeout is how long the stage may take: 20 ms on a quiet host.
+// startTimeout is how long the stage may take, on the busiest host.
 const startTimeout = 10 * time.Second
 
 // Open makes the namespace and what is in it.

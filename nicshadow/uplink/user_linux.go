@@ -47,8 +47,8 @@ type User struct {
 	put  func(fd uintptr) bool
 }
 
-// userBuffer is how many bytes of frames may wait on their way out: two thirds of
-// a bandwidth of 1 Gbit/s for a round trip of 30 ms. The kernel gives what it may.
+// userBuffer is how many bytes of frames may wait on their way out: what 1 Gbit/s
+// has under way in a round trip of 30 ms. The kernel gives what it may.
 const userBuffer = 4 << 20
 
 // endTimeout is how long the program may take to end when the switch is gone.
