@@ -2,6 +2,7 @@ package nested_test
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -26,12 +27,16 @@ func guestFiles(t *testing.T, k nested.Kernel, dir string, modules ...string) []
 	return files
 }
 
-// TestKVM runs the tests of vmm/kvm where /dev/kvm can run Linux, and has them boot
-// Debian's kernels.
+// TestKVM runs the tests of vmm/kvm and of its mini-guests where /dev/kvm can run Linux,
+// and has the former boot Debian's kernels. Where the machine itself has a /dev/kvm,
+// 20,000 frames of the mini-guest were sent there.
 func TestKVM(t *testing.T) {
 	t.Parallel()
 	l1 := nested.Require(t, "6.1")
-	files := []nested.File{{Name: "tests/kvm.test", From: nested.BuildTest(t, "sekimori/vmm/kvm"), Mode: 0o755}}
+	files := []nested.File{
+		{Name: "tests/kvm.test", From: nested.BuildTest(t, "sekimori/vmm/kvm"), Mode: 0o755},
+		{Name: "tests/miniguest.test", From: nested.BuildTest(t, "sekimori/e2e/miniguest"), Mode: 0o755},
+	}
 	series := []string{"6.1", "6.12"}
 	for _, s := range series {
 		files = append(files, guestFiles(t, nested.Require(t, s), "guests/"+s, "virtio_mmio", "virtio_net", "vmw_vsock_virtio_transport")...)
@@ -49,6 +54,10 @@ func TestKVM(t *testing.T) {
 	}
 	t.Run("mini-guests", func(t *testing.T) {
 		run(t, "SEKI_TEST_REQUIRE=kvm", "SEKI_TEST_KVM_LINUX=1", "/tests/kvm.test", "-test.v")
+	})
+	t.Run("frames of a mini-guest", func(t *testing.T) {
+		_, err := os.Stat("/dev/kvm")
+		run(t, "SEKI_TEST_REQUIRE=kvm", "/tests/miniguest.test", "-test.v", "-test.short="+strconv.FormatBool(err == nil))
 	})
 	for _, s := range series {
 		t.Run(s, func(t *testing.T) {
