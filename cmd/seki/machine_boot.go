@@ -73,7 +73,7 @@ type machineConfig struct {
 	kernel    string
 	lpj       uint64       // of machine uml, as info
 	info      *kernel.Info // what the kernel says of itself, if that is known
-	modules   []string     // of machine kvm: files, in the order to load them
+	modules   []string     // of a distribution's kernel: files, in the order to load them
 	memory    int64
 	transport string // one of transports, "" for the first
 	cache     string // directory to keep what is made once in

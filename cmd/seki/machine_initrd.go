@@ -46,19 +46,8 @@ func guestArchive(cache string) (f *os.File, path string, err error) {
 	if err := keepArchive(cache, path, self); err == nil {
 		return nil, path, nil
 	}
-	fd, err := unix.MemfdCreate("initramfs", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, "", os.NewSyscallError("memfd_create", err)
-	}
-	f = os.NewFile(uintptr(fd), "initramfs")
-	if err = writeArchive(f, self); err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
-		return nil, "", err
-	}
-	return f, "", nil
+	f, err = inMemory("initramfs", func(w io.Writer) error { return writeArchive(w, self) })
+	return f, "", err
 }
 
 // buildOf tells builds of this program apart: the Go build id is a hash of its

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -17,23 +16,15 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"sekimori/introspect"
 	"sekimori/vmm/bzimage"
 	"sekimori/vmm/guestmem"
 	"sekimori/vmm/hypercall"
 	"sekimori/vmm/hypercall/doorbell"
-	"sekimori/vmm/initramfs"
 	"sekimori/vmm/kmod"
 	"sekimori/vmm/kvm"
 	"sekimori/vmm/virtio"
 )
-
-// guestModules are what the agent and the containers stand on, and a
-// distribution's kernel has in modules: the devices, the agent's way to its host,
-// root file systems and volumes, layers over them, links on a shared card.
-var guestModules = []string{"virtio_mmio", "virtio_net", "vmw_vsock_virtio_transport", "9pnet_fd", "9p", "overlay", "macvlan"}
 
 // maxProcessors is how many a guest has at most where the file does not say.
 const maxProcessors = 4
@@ -136,78 +127,6 @@ func processors(cpus float64) int {
 	return min(runtime.NumCPU(), maxProcessors)
 }
 
-// modulesDir is where the guest finds them.
-const modulesDir = "modules"
-
-// moduleArchive has the modules in the order to load them, in memory.
-func moduleArchive(files []string) (_ *os.File, err error) {
-	fd, err := unix.MemfdCreate(modulesDir, unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
-	}
-	out := os.NewFile(uintptr(fd), modulesDir)
-	defer func() {
-		if err != nil {
-			out.Close()
-		}
-	}()
-	entries := []initramfs.Entry{{Name: modulesDir, Mode: fs.ModeDir | 0o700}}
-	for i, path := range files {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		st, err := f.Stat()
-		if err != nil {
-			return nil, err
-		}
-		entries = append(entries, initramfs.Entry{
-			Name: fmt.Sprintf("%s/%03d-%s", modulesDir, i, filepath.Base(path)), Mode: 0o400, Data: f, Size: st.Size(),
-		})
-	}
-	if err := initramfs.Write(out, entries); err != nil {
-		return nil, err
-	}
-	_, err = out.Seek(0, io.SeekStart)
-	return out, err
-}
-
-// loadModules is the guest's side, before anything else: it loads them, and gives
-// their memory back. A guest without such a directory has what it needs built in.
-func loadModules() error {
-	dir := "/" + modulesDir
-	all, err := os.ReadDir(dir) // sorted by name
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, e := range all {
-		if err := loadModule(filepath.Join(dir, e.Name())); err != nil {
-			return fmt.Errorf("load %s: %w", e.Name(), err)
-		}
-	}
-	return os.RemoveAll(dir)
-}
-
-func loadModule(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	flags := 0
-	if filepath.Ext(path) != ".ko" {
-		flags = unix.MODULE_INIT_COMPRESSED_FILE // the kernel unpacks what it was installed with
-	}
-	if err := unix.FinitModule(int(f.Fd()), "", flags); err != nil && !errors.Is(err, unix.EEXIST) {
-		return os.NewSyscallError("finit_module", err)
-	}
-	return nil
-}
-
 // errNoGuestKernel says what a kernel for machine kvm is.
 var errNoGuestKernel = errors.New("machine kvm: no kernel: name a distribution's, that has its modules and 9P\n    --kernel /boot/vmlinuz-..., of Debian's linux-image-amd64")
 
@@ -238,19 +157,11 @@ func modulesOf(image string) ([]string, error) {
 		return nil, fmt.Errorf("machine kvm: kernel: %w", err)
 	}
 	defer f.Close()
-	dir, err := kmod.Find(image, kvm.Release(f))
+	dir, err := kmod.Find(kmod.Installed, image, kvm.Release(f))
 	if err != nil {
 		return nil, fmt.Errorf("machine kvm: %w", err)
 	}
-	tree, err := kmod.Open(dir)
-	if err != nil {
-		return nil, fmt.Errorf("machine kvm: %w", err)
-	}
-	files, err := tree.Resolve(guestModules...)
-	var missing *kmod.MissingError
-	if errors.As(err, &missing) && strings.HasPrefix(missing.Module, "9p") {
-		return nil, fmt.Errorf("machine kvm: %w: it cannot mount root file systems\n    Debian's cloud kernels have no 9P, those of linux-image-amd64 have", err)
-	}
+	files, err := resolveModules(dir, append([]string{"virtio_mmio"}, guestModules...))
 	if err != nil {
 		return nil, fmt.Errorf("machine kvm: %w", err)
 	}

@@ -177,7 +177,10 @@ func (mc *machineConfig) choose(env func(string) string) (err error) {
 		return fmt.Errorf("machine uml: %w", err)
 	}
 	mc.info = &info
-	return nil
+	if info.Modules {
+		mc.modules, err = umlModules(mc.kernel, info.Release)
+	}
+	return err
 }
 
 // ownNetwork says that the container's network namespace is no other's.

@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 
 	"sekimori/lifecycle"
+	"sekimori/vmm/kmod"
 	"sekimori/vmm/uml"
 	"sekimori/vmm/vhostuser"
 	"sekimori/vmm/virtio"
@@ -24,6 +28,14 @@ func (m *machine) startUML(ctx context.Context, c lifecycle.RuntimeConfig, initr
 	group := ""
 	if os.Geteuid() == 0 && (uml.HasCgroups() || m.cfg.cpus > 0) {
 		group = m.cgroup(c)
+	}
+	if len(m.cfg.modules) > 0 {
+		var err error
+		if initrd, err = withModules(initrd, path, m.cfg.modules); err != nil {
+			return fmt.Errorf("machine: modules: %w", err)
+		}
+		defer initrd.Close()
+		path = ""
 	}
 	cfg := uml.Config{
 		Kernel: m.cfg.kernel, Info: m.cfg.info, LPJ: m.cfg.lpj, Memory: m.cfg.memory, InitRD: initrd, InitRDPath: path, Init: "/seki",
@@ -67,4 +79,21 @@ func (m *machine) serve(u *uml.Machine) {
 			}
 		})
 	}
+}
+
+// umlModules finds what a guest needs of the modules of a distribution's kernel. One
+// that has none on this host may have everything built in.
+func umlModules(image, release string) ([]string, error) {
+	dir, err := kmod.Find(kmod.UML, image, release)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("machine uml: %w", err)
+	}
+	files, err := resolveModules(dir, guestModules)
+	if err != nil {
+		return nil, fmt.Errorf("machine uml: %w", err)
+	}
+	return files, nil
 }

@@ -21,6 +21,9 @@ func DialVsock(port uint32) (net.Conn, error) {
 	to := unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: port}
 	for {
 		fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == unix.EAFNOSUPPORT {
+			return nil, fmt.Errorf("the kernel has no vsock, built in (CONFIG_VIRTIO_VSOCKETS) or in a module that seki found: %w", err)
+		}
 		if err != nil {
 			return nil, os.NewSyscallError("socket", err)
 		}

@@ -1,7 +1,7 @@
 // Package kmod finds the modules of a Linux kernel on the host, and what they
 // stand on, for a guest that boots that kernel without an installed system.
 //
-//	dir, err := kmod.Find("/boot/vmlinuz-6.12-amd64", release)
+//	dir, err := kmod.Find(kmod.Installed, "/boot/vmlinuz-6.12-amd64", release)
 //	tree, err := kmod.Open(dir)
 //	files, err := tree.Resolve("9p", "virtio_net") // in the order to load them
 package kmod
@@ -33,21 +33,30 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("%s: no module %s, and it is not built in", e.Dir, e.Module)
 }
 
+// Where kernels have their modules, below the root of a file system.
+const (
+	Installed = "lib/modules"     // those that hosts boot: modprobe(8)
+	UML       = "lib/uml/modules" // User-Mode Linux: Debian's user-mode-linux
+)
+
 // Find returns the directory of the modules of a kernel whose image is at path
-// and whose release is as uname -r says it: beside the image, in the file system
-// that it was unpacked into, or this host's.
-func Find(path, release string) (string, error) {
+// and whose release is as uname -r says it: beside the image, or in a directory
+// of kind, of the file system that the image was unpacked into or of this host's.
+// The error is [fs.ErrNotExist] where there is none.
+func Find(kind, path, release string) (string, error) {
 	dir := filepath.Dir(path)
 	try := []string{filepath.Join(dir, "modules")}
 	if release != "" && release == filepath.Base(release) && release != ".." {
-		try = append(try, filepath.Join(dir, "..", "lib", "modules", release), filepath.Join("/lib/modules", release))
+		for _, root := range []string{filepath.Join(dir, ".."), "/", "/usr"} {
+			try = append(try, filepath.Join(root, kind, release))
+		}
 	}
 	for _, d := range try {
 		if _, err := os.Stat(filepath.Join(d, "modules.builtin")); err == nil {
 			return d, nil
 		}
 	}
-	return "", fmt.Errorf("modules of kernel %s: not in %s", release, strings.Join(try, ", "))
+	return "", fmt.Errorf("modules of kernel %s: in %s: %w", release, strings.Join(try, ", "), fs.ErrNotExist)
 }
 
 // A Tree is the modules of one kernel.

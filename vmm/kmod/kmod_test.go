@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -138,25 +139,28 @@ func TestWithoutDepmod(t *testing.T) {
 
 func TestFind(t *testing.T) {
 	root := t.TempDir()
-	for _, d := range []string{"one/boot", "one/lib/modules/6.9-x", "two/modules"} {
+	for _, d := range []string{"one/boot", "one/lib/modules/6.9-x", "two/modules", "three/bin", "three/lib/uml/modules/6.9-x"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, d := range []string{"one/lib/modules/6.9-x", "two/modules"} {
+	for _, d := range []string{"one/lib/modules/6.9-x", "two/modules", "three/lib/uml/modules/6.9-x"} {
 		if err := os.WriteFile(filepath.Join(root, d, "modules.builtin"), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, tt := range []struct{ image, release, want string }{
-		{"one/boot/vmlinuz-6.9-x", "6.9-x", "one/lib/modules/6.9-x"},
-		{"two/vmlinuz", "", "two/modules"},
-		{"one/boot/vmlinuz", "", ""},
-		{"one/boot/vmlinuz", "../modules/6.9-x", ""},
-		{"one/boot/vmlinuz", "6.9-y", ""},
+	for _, tt := range []struct{ kind, image, release, want string }{
+		{kmod.Installed, "one/boot/vmlinuz-6.9-x", "6.9-x", "one/lib/modules/6.9-x"},
+		{kmod.Installed, "two/vmlinuz", "", "two/modules"},
+		{kmod.Installed, "one/boot/vmlinuz", "", ""},
+		{kmod.Installed, "one/boot/vmlinuz", "../modules/6.9-x", ""},
+		{kmod.Installed, "one/boot/vmlinuz", "6.9-y", ""},
+		{kmod.Installed, "three/bin/linux.uml", "6.9-x", ""},
+		{kmod.UML, "three/bin/linux.uml", "6.9-x", "three/lib/uml/modules/6.9-x"},
+		{kmod.UML, "two/linux.uml", "6.9-x", "two/modules"},
 	} {
-		got, err := kmod.Find(filepath.Join(root, tt.image), tt.release)
-		if (err == nil) != (tt.want != "") || err == nil && got != filepath.Join(root, tt.want) {
+		got, err := kmod.Find(tt.kind, filepath.Join(root, tt.image), tt.release)
+		if errors.Is(err, fs.ErrNotExist) != (tt.want == "") || (err == nil) != (tt.want != "") || err == nil && got != filepath.Join(root, tt.want) {
 			t.Errorf("Find(%s, %q) = %q, %v; want %q", tt.image, tt.release, got, err, tt.want)
 		}
 	}

@@ -22,6 +22,7 @@ type Info struct {
 	HostFS  bool `json:"hostfs"`  // file systems of the host can be mounted: guest root walks out of the directory it is given
 	VirtIO  bool `json:"virtio"`  // virtio devices over vhost-user, which machines have
 	Static  bool `json:"static"`  // needs no loader and no library
+	Modules bool `json:"modules"` // what is not built in may be in modules beside it, as distributions have it
 	Seccomp bool `json:"seccomp"` // newer UML's other mode is built in, which is no boundary; it is never asked for
 
 	Interp   string   `json:"interp,omitempty"` // the loader of one that is not static
@@ -98,6 +99,7 @@ func (i *Info) strings(e *elf.File) error {
 			config = true
 			i.HostFS = has("HOSTFS")
 			i.VirtIO = has("VIRTIO_UML")
+			i.Modules = has("MODULES")
 		}
 		i.Seccomp = i.Seccomp || bytes.Contains(data, []byte("seccomp=<on/"))
 	}
