@@ -253,7 +253,7 @@ func moduleArchive(t *testing.T) *os.File {
 	}
 	defer f.Close()
 	release := kvm.Release(f)
-	dir, err := kmod.Find(path, release)
+	dir, err := kmod.Find(kmod.Installed, path, release)
 	if err != nil {
 		t.Fatal(err)
 	}
