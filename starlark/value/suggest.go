@@ -1,15 +1,37 @@
 package value
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
-// Suggest is the known name that name was probably meant to be: the nearest
-// by edit distance, or "" where none is near. Case does not count.
+// elsewhere are the words that OCI's configuration, Docker, Compose and Kubernetes
+// have for what has another name here.
+var elsewhere = map[string]string{
+	"address": "ip", "cap_add": "capabilities", "caps": "capabilities", "cgroup": "resources", "cmd": "args",
+	"command": "args", "cpus": "cpu", "entrypoint": "args", "environment": "env", "hooks": "on", "image": "rootfs",
+	"interface": "nic", "labels": "annotations", "limits": "resources", "network": "nic", "networks": "nic",
+	"root": "rootfs", "tty": "terminal", "ulimits": "rlimits", "volume": "bind", "volumes": "mounts",
+	"workdir": "cwd", "working_dir": "cwd",
+}
+
+// Suggest is the known name that name was probably meant to be: what other tools
+// call so, the nearest by edit distance, or one that name is a whole word of; ""
+// where there is none. Case does not count.
 func Suggest(name string, known []string) string {
 	name = strings.ToLower(name)
+	if s, ok := elsewhere[name]; ok && slices.Contains(known, s) {
+		return s
+	}
 	best, bestDist := "", max(1, len(name)/3)+1
 	for _, k := range known {
 		if d := distance(name, strings.ToLower(k), bestDist); d < bestDist {
 			best, bestDist = k, d
+		}
+	}
+	for _, k := range known {
+		if best == "" && slices.Contains(strings.Split(strings.ToLower(k), "_"), name) {
+			best = k
 		}
 	}
 	return best

@@ -187,8 +187,11 @@ func TestParseDuration(t *testing.T) {
 }
 
 func TestSuggest(t *testing.T) {
-	known := []string{"src_ip", "dst_ip", "dst_port", "memory"}
-	for name, want := range map[string]string{"dst_pi": "dst_ip", "dstport": "dst_port", "Memory": "memory", "colour": "", "x": ""} {
+	known := []string{"src_ip", "dst_ip", "dst_port", "memory", "rlimits", "resources", "host_root"}
+	for name, want := range map[string]string{
+		"dst_pi": "dst_ip", "dstport": "dst_port", "Memory": "memory", "colour": "", "x": "", "": "",
+		"limits": "resources", "rlimit": "rlimits", "image": "", "host": "host_root", "hos": "", "Host": "host_root",
+	} {
 		if got := value.Suggest(name, known); got != want {
 			t.Errorf("Suggest(%q) = %q; want %q", name, got, want)
 		}
