@@ -20,7 +20,7 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	"github.com/therootcompany/xz"
 )
 
 // A MissingError says that a kernel has neither a module nor has it built in.
@@ -231,7 +231,7 @@ func Read(path string) ([]byte, error) {
 	switch filepath.Ext(path) {
 	case ".ko":
 	case ".xz":
-		r, err = xz.NewReader(f)
+		r, err = xz.NewReader(f, maxModule)
 	case ".zst":
 		var z *zstd.Decoder
 		if z, err = zstd.NewReader(f, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxModule)); err == nil {
