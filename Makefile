@@ -18,7 +18,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export CGO_ENABLED := 0
 
-.PHONY: help demo demo-uml test test-kvm bench lint build kernel install clean
+KERNEL ?=
+
+.PHONY: help demo demo-uml demo-kvm test test-kvm bench lint build kernel install clean
 
 help: ## this list
 	@echo 'usage: make TARGET'
@@ -33,6 +35,11 @@ demo-uml: build kernel ## the same on a kernel of its own, as an ordinary user
 	@scripts/deps demo
 	@$(GO) build -trimpath -o bin/demo ./examples/demo
 	@bin/demo -seki bin/seki -machine uml
+
+demo-kvm: build ## the same in a guest of KVM, with the newest kernel of /boot: make demo-kvm KERNEL=/boot/vmlinuz-...
+	@scripts/deps demo
+	@$(GO) build -trimpath -o bin/demo ./examples/demo
+	@bin/demo -seki bin/seki -machine kvm -kernel "$(KERNEL)"
 
 test: build ## everything: vet, unit and root tests, fuzzing, the race detector
 	@scripts/deps test

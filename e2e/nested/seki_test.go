@@ -69,12 +69,26 @@ echo callbacks: $(grep -c 'a callback ran in the guest' /tmp/events)
 grep drop /tmp/events | head -3
 `
 
-// TestSeki is the road of the README: seki run --machine kvm, as root and as
-// somebody, of the kernel as it is installed and unpacked.
+// TestSeki is the road of the README, on each of Debian's kernels: seki run --machine
+// kvm, as root and as somebody, of the kernel as it is installed and unpacked; and
+// the demo.
 func TestSeki(t *testing.T) {
 	t.Parallel()
-	l1 := nested.Require(t, "6.1")
-	m, ctx := bootSeki(t, l1)
+	for _, series := range []string{"6.1", "6.12"} {
+		t.Run(series, func(t *testing.T) {
+			t.Parallel()
+			m, ctx := bootSeki(t, series, demoFiles(t)...)
+			pings(ctx, t, m, series)
+			t.Run("demo", func(t *testing.T) { sh(ctx, t, m, demo) })
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// pings runs the pod on either kind of card.
+func pings(ctx context.Context, t *testing.T, m *nested.Machine, series string) {
 	for _, tt := range []struct {
 		nic  string
 		how  string
@@ -90,7 +104,7 @@ func TestSeki(t *testing.T) {
 		t.Run(tt.nic, func(t *testing.T) {
 			out := sh(ctx, t, m, tt.how)
 			for _, want := range append(tt.want,
-				`alice +\| 40 packets transmitted, 40 packets received`, `p +alice +running +kvm`, `exec: Linux version 6\.12\.`, `callbacks: 3`,
+				`alice +\| 40 packets transmitted, 40 packets received`, `p +alice +running +kvm`, `exec: Linux version `+regexp.QuoteMeta(series)+`\.`, `callbacks: 3`,
 				`(?m)^bob +enforce +[1-9]`, `(?m)^alice +enforce +[1-9]`, `(?m)^mallory +enforce +[1-9]`,
 			) {
 				if !regexp.MustCompile(want).MatchString(out) {
@@ -99,15 +113,14 @@ func TestSeki(t *testing.T) {
 			}
 		})
 	}
-	if err := m.Close(); err != nil {
-		t.Error(err)
-	}
 }
 
-// bootSeki boots an L1 that has seki and a kernel for its machines.
-func bootSeki(t *testing.T, l1 nested.Kernel) (*nested.Machine, context.Context) {
+// bootSeki boots an L1 that has seki, a kernel of that series for its machines, and
+// more.
+func bootSeki(t *testing.T, series string, more ...nested.File) (*nested.Machine, context.Context) {
 	t.Helper()
-	image := nested.RequireFull(t)
+	l1 := nested.Require(t, "6.1")
+	image := nested.RequireFull(t, series)
 	f, err := os.Open(image)
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +130,7 @@ func bootSeki(t *testing.T, l1 nested.Kernel) (*nested.Machine, context.Context)
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := []nested.File{
+	files := append(more, []nested.File{
 		{Name: "bin/seki", From: nested.Build(t, "sekimori/cmd/seki"), Mode: 0o755},
 		{Name: "watch", Data: []byte(watch), Mode: 0o644},
 		{Name: "etc/passwd", Data: []byte("root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"), Mode: 0o644},
@@ -127,7 +140,7 @@ func bootSeki(t *testing.T, l1 nested.Kernel) (*nested.Machine, context.Context)
 		{Name: "shared.star", Data: fmt.Appendf(nil, podStar, "shared", "", "ping = False"), Mode: 0o644},
 		{Name: "guests/full/vmlinuz", From: image, Mode: 0o644},
 		{Name: "guests/full/vmlinux", Data: vmlinux, Mode: 0o644},
-	}
+	}...)
 	modules := filepath.Join(filepath.Dir(image), "modules")
 	err = filepath.WalkDir(modules, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {

@@ -28,13 +28,13 @@ func Require(t testing.TB, series string) Kernel {
 	return k
 }
 
-// RequireFull returns the image of Debian's kernel for every machine, beside which
-// are those of its modules that seki hands to a guest.
-func RequireFull(t testing.TB) string {
+// RequireFull returns the image of Debian's kernel of a series for every machine,
+// beside which are those of its modules that seki hands to a guest.
+func RequireFull(t testing.TB, series string) string {
 	t.Helper()
-	images, err := filepath.Glob(filepath.Join(Dir(), "full", "*", "vmlinuz"))
+	images, err := filepath.Glob(filepath.Join(Dir(), "full", series+".*", "vmlinuz"))
 	if err == nil && len(images) == 0 {
-		err = fmt.Errorf("%w: none in %s", ErrNoKernel, filepath.Join(Dir(), "full"))
+		err = fmt.Errorf("%w: %s for every machine in %s", ErrNoKernel, series, Dir())
 	}
 	needs(t, err)
 	return images[len(images)-1]

@@ -5,6 +5,7 @@
 //
 //	go run ./examples/demo -seki bin/seki
 //	go run ./examples/demo -seki bin/seki -machine uml
+//	go run ./examples/demo -seki bin/seki -machine kvm -kernel /boot/vmlinuz-6.12-amd64
 package main
 
 import (
@@ -26,6 +27,8 @@ import (
 const (
 	podName = "arp_guard"
 	bobIP   = "10.77.0.3"
+	// How long the policy is only watched.
+	watch = 8 * time.Second
 	// Long enough for several rounds of arpspoof, which repeats itself every
 	// two seconds.
 	staysFor = 8 * time.Second
@@ -34,13 +37,16 @@ const (
 func main() {
 	seki := flag.String("seki", "bin/seki", "the seki binary")
 	file := flag.String("file", "examples/arp_guard.star", "the file to run")
-	machine := flag.String("machine", "host", "the kernel to run it on: host, or uml, which needs no root")
+	machine := flag.String("machine", "host", "the kernel to run it on: host; uml, which needs no root; or kvm")
+	kernel := flag.String("kernel", "", "the kernel of machine uml or kvm, instead of its own choice")
+	patience := flag.Int("patience", 1, "how many times as long as usual to wait, for an emulated processor")
 	flag.Parse()
-	d, err := newDemo(*seki, *file, *machine)
+	d, err := newDemo(*seki, *file)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
+	d.machine, d.kernel, d.patience = *machine, *kernel, time.Duration(*patience)
 	ok := d.run()
 	if err := d.close(); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -55,6 +61,8 @@ func main() {
 type demo struct {
 	seki, file string
 	machine    string
+	kernel     string        // "" for the machine's own choice
+	patience   time.Duration // a factor of all that is waited for
 	root       string
 	start      time.Time
 	checks     []check
@@ -66,7 +74,7 @@ type check struct {
 	ok         bool
 }
 
-func newDemo(seki, file, machine string) (*demo, error) {
+func newDemo(seki, file string) (*demo, error) {
 	abs, err := filepath.Abs(seki)
 	if err != nil {
 		return nil, err
@@ -75,7 +83,7 @@ func newDemo(seki, file, machine string) (*demo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &demo{seki: abs, file: file, machine: machine, root: root, start: time.Now()}, nil
+	return &demo{seki: abs, file: file, root: root, start: time.Now()}, nil
 }
 
 // close stops the pod, however far the demo came.
@@ -103,7 +111,11 @@ func (d *demo) run() bool {
 // story tells the demo in the order it happens.
 func (d *demo) story() {
 	d.say("starting alice, bob and mallory (%s) on machine %s", d.file, d.machine)
-	if out, err := d.call("run", "-d", "--machine", d.machine, d.file); err != nil {
+	run := []string{"run", "-d", "--machine", d.machine, "--set", fmt.Sprintf("watch=%v", watch*d.patience)}
+	if d.kernel != "" {
+		run = append(run, "--kernel", d.kernel)
+	}
+	if out, err := d.call(append(run, d.file)...); err != nil {
 		d.check("the pod starts", false, "%v: %s", err, out)
 		return
 	}
@@ -158,7 +170,7 @@ func (d *demo) mac(name string) (string, error) {
 // neighbour waits until alice's entry for bob is at mac, and says what it last was.
 func (d *demo) neighbour(mac string, within time.Duration) (string, bool) {
 	seen := ""
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
+	for end := time.Now().Add(within * d.patience); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
 		seen = d.entry()
 		if strings.Contains(seen, mac) {
 			return seen, true
@@ -330,7 +342,7 @@ func (d *demo) source() []string {
 
 // enforced waits for the callback's reload.
 func (d *demo) enforced(within time.Duration) bool {
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(within * d.patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		out, err := d.call("events", "--json", podName)
 		if err != nil {
 			continue
