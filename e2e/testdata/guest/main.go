@@ -5,7 +5,9 @@
 //
 // It loads the modules that lie in /modules, writes "member NUMBER INODE INODE"
 // for each container, of its namespace and of its cgroup, then "ready", and waits
-// for a frame of EtherType 0x88b6. At its end it writes "done" and powers off.
+// for a frame of EtherType 0x88b6. When all have sent, one of them only computes for
+// a while, and another is there to be asked for. At its end it writes "done" and
+// powers off.
 // Anything that fails it writes as "failed: ...".
 package main
 
@@ -31,6 +33,9 @@ const (
 	containers = 4
 	goOn       = 0x88b6 // EtherType
 	forged     = 0x88b5
+
+	answers, computes = 2, 3            // containers, at the end
+	alone             = 3 * time.Second // how long
 )
 
 // A load is how much each container sends.
@@ -58,6 +63,10 @@ func main() {
 			fmt.Printf("failed: container %d: %v\n", n, err)
 			os.Exit(1)
 		}
+		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == "hog" {
+		hog()
 		return
 	}
 	if len(os.Args) == 3 && os.Args[1] == "container" {
@@ -113,10 +122,14 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	sent, err := newStage()
+	if err != nil {
+		return err
+	}
 	var all []*exec.Cmd
 	var starts []io.WriteCloser
 	for n := byte(1); n <= containers; n++ {
-		cmd, start, err := spawn(parent, n)
+		cmd, start, err := spawn(parent, n, sent)
 		if err != nil {
 			return fmt.Errorf("container %d: %w", n, err)
 		}
@@ -140,6 +153,9 @@ func run() error {
 	}
 	for _, s := range starts {
 		s.Close()
+	}
+	if err := sent.all(); err != nil {
+		return err
 	}
 	for n, cmd := range all {
 		if err := cmd.Wait(); err != nil {
@@ -269,9 +285,10 @@ func plug(parent netlink.Link, n byte, pid int) error {
 
 // spawn makes a container, which begins when start is closed, and has its link up
 // before that if something is written there.
-func spawn(parent netlink.Link, n byte) (cmd *exec.Cmd, start io.WriteCloser, err error) {
+func spawn(parent netlink.Link, n byte, sent *stage) (cmd *exec.Cmd, start io.WriteCloser, err error) {
 	cmd = exec.Command("/proc/self/exe", "container", fmt.Sprint(n))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
+	cmd.ExtraFiles = []*os.File{sent.tell, sent.wait}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Setpgid: true}
 	if start, err = cmd.StdinPipe(); err != nil {
 		return nil, nil, err
@@ -307,8 +324,25 @@ func join(dir string, pid int) (uint64, error) {
 	return st.Ino, err
 }
 
-// container is what runs in each: all of it at the same time as the others'.
+// container is what runs in each.
 func container(n byte) error {
+	if err := send(n); err != nil {
+		return err
+	}
+	if err := passed(); err != nil {
+		return err
+	}
+	switch n {
+	case computes:
+		return exec.Command("/proc/self/exe", "hog").Run()
+	case answers:
+		time.Sleep(alone)
+	}
+	return nil
+}
+
+// send sends all that the container has to, at the same time as the others.
+func send(n byte) error {
 	start := bufio.NewReader(os.Stdin)
 	_, early := start.ReadByte() // an error: the pipe is closed
 	link, err := netlink.LinkByName(fmt.Sprint("m", n))
@@ -335,7 +369,7 @@ func container(n byte) error {
 	if bridged() {
 		// What the kernel itself says through a bridge proves nothing, and
 		// drops: the neighbour has to be known, and no answer finds its way.
-		err = netlink.NeighAdd(&netlink.Neigh{LinkIndex: link.Attrs().Index, IP: net.IPv4(10, 0, 0, 1), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}, State: netlink.NUD_PERMANENT})
+		err = netlink.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, IP: net.IPv4(10, 0, 0, 1), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}, State: netlink.NUD_PERMANENT})
 	} else {
 		err = acquaint(n, link)
 		work = append(work, func() error { return stream(n) }, func() error { return sixes(n) })
@@ -487,49 +521,6 @@ func forge(link netlink.Link) error {
 		}
 	}
 	return forgeRing(frame, half, to)
-}
-
-// Of a ring of PF_PACKET (Documentation/networking/packet_mmap.rst): a slot is
-// 8 bytes status, 4 bytes length, and the frame from 32 on.
-const (
-	slots         = 32
-	slotSize      = 2048
-	statusFree    = 0
-	statusRequest = 1
-)
-
-func forgeRing(frame []byte, count int, to *unix.SockaddrLinklayer) error {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	req := &unix.TpacketReq{Block_size: 4096, Block_nr: slots * slotSize / 4096, Frame_size: slotSize, Frame_nr: slots}
-	if err := unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_TX_RING, req); err != nil {
-		return fmt.Errorf("transmit ring: %w", err)
-	}
-	ring, err := unix.Mmap(fd, 0, slots*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return err
-	}
-	defer unix.Munmap(ring)
-	le := binary.LittleEndian
-	for sent := 0; sent < count; {
-		for i := 0; i < slots && sent < count; i++ {
-			slot := ring[i*slotSize:]
-			if le.Uint64(slot) != statusFree {
-				continue
-			}
-			copy(slot[32:], frame)
-			le.PutUint32(slot[8:], uint32(len(frame)))
-			le.PutUint64(slot, statusRequest)
-			sent++
-		}
-		if err := unix.Sendto(fd, nil, 0, to); err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EAGAIN) {
-			return fmt.Errorf("transmit ring: %w", err)
-		}
-	}
-	return nil
 }
 
 func swap(v uint16) uint16 { return v<<8 | v>>8 }
