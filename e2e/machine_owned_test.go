@@ -12,8 +12,8 @@ import (
 // host obeys, and the envelope holds: what was refused before is refused still,
 // and no card but the pod's own can be spoken of.
 func TestMachineOwned(t *testing.T) {
-	require(t, "root", "uml")
-	l := newMachineLAN(t, lanFile(`"uml"`, allowEverything, allCapabilities()))
+	requireMachine(t, "root")
+	l := newMachineLAN(t, lanFile(ownKernel(), allowEverything, allCapabilities()))
 	open, err := compile(mallory, strings.Replace(allowAll, ")", `, guard = "off")`, 1))
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if built.dir != "" {
+	if built.made {
 		os.RemoveAll(built.dir)
 	}
 	os.Exit(code)
@@ -34,12 +34,17 @@ func TestMain(m *testing.M) {
 var built struct {
 	once sync.Once
 	dir  string
+	made bool // dir, for this run
 	err  error
 }
 
 func programs(t *testing.T) string {
 	t.Helper()
 	built.once.Do(func() {
+		if built.dir = os.Getenv(programsDir); built.dir != "" {
+			return
+		}
+		built.made = true
 		if built.dir, built.err = os.MkdirTemp("", "seki-e2e"); built.err != nil {
 			return
 		}

@@ -1,0 +1,52 @@
+package e2e_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+)
+
+// Environment of the tests in a machine whose /dev/kvm runs Linux, which e2e/nested
+// makes: there what they say of machine uml must hold of machine kvm.
+const (
+	kvmKernel   = "SEKI_TEST_KVM_KERNEL" // of its guests
+	programsDir = "SEKI_TEST_PROGRAMS"   // has seki and tools/inside: there is no Go
+)
+
+// onKVM reports whether it is machine kvm that is tested.
+func onKVM() bool { return os.Getenv(kvmKernel) != "" }
+
+// requireMachine is [require] for a test of a machine with a kernel of its own.
+func requireMachine(t *testing.T, features ...string) {
+	t.Helper()
+	if !onKVM() {
+		features = append(features, "uml")
+	}
+	require(t, features...)
+}
+
+// ownKernel are the arguments of machine() in Starlark.
+func ownKernel() string {
+	if onKVM() {
+		return fmt.Sprintf(`"kvm", kernel = %q, cpu = 1`, os.Getenv(kvmKernel))
+	}
+	return `"uml"`
+}
+
+// ownKernelFlags are those of seki run.
+func ownKernelFlags() []string {
+	if onKVM() {
+		return []string{"--machine", "kvm", "--kernel", os.Getenv(kvmKernel)}
+	}
+	return []string{"--machine", "uml"}
+}
+
+// patience is how long to wait for what takes that long on machine uml: an emulated
+// processor is some twenty times slower.
+func patience(d time.Duration) time.Duration {
+	if onKVM() {
+		return 20 * d
+	}
+	return d
+}
