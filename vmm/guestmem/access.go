@@ -2,7 +2,6 @@ package guestmem
 
 import (
 	"runtime/debug"
-	"sync/atomic"
 	"unsafe"
 )
 
@@ -77,7 +76,7 @@ func (m *Memory) Load32(addr GPA) (v uint32, err error) {
 		return 0, err
 	}
 	defer m.catch(addr, 4, debug.SetPanicOnFault(true), &err)
-	return atomic.LoadUint32((*uint32)(p)), nil // SAFETY: see word
+	return load32(m, (*uint32)(p)), nil // SAFETY: see word
 }
 
 // Store32 stores the 32 bits v at addr, a multiple of 4, atomically. No later
@@ -89,7 +88,7 @@ func (m *Memory) Store32(addr GPA, v uint32) (err error) {
 		return err
 	}
 	defer m.catch(addr, 4, debug.SetPanicOnFault(true), &err)
-	atomic.StoreUint32((*uint32)(p), v) // SAFETY: see word
+	store32(m, (*uint32)(p), v) // SAFETY: see word
 	return nil
 }
 
@@ -100,7 +99,7 @@ func (m *Memory) Load64(addr GPA) (v uint64, err error) {
 		return 0, err
 	}
 	defer m.catch(addr, 8, debug.SetPanicOnFault(true), &err)
-	return atomic.LoadUint64((*uint64)(p)), nil // SAFETY: see word
+	return load64(m, (*uint64)(p)), nil // SAFETY: see word
 }
 
 // Store64 stores the 64 bits v at addr, a multiple of 8, atomically.
@@ -110,7 +109,7 @@ func (m *Memory) Store64(addr GPA, v uint64) (err error) {
 		return err
 	}
 	defer m.catch(addr, 8, debug.SetPanicOnFault(true), &err)
-	atomic.StoreUint64((*uint64)(p), v) // SAFETY: see word
+	store64(m, (*uint64)(p), v) // SAFETY: see word
 	return nil
 }
 

@@ -16,6 +16,8 @@ type GPA uint64
 type Memory struct {
 	regions []region // by base, without overlap
 	size    uint64
+	// mapped: the regions are mappings made here, which Close gives back.
+	mapped bool
 }
 
 // A region is a run of RAM.
@@ -26,8 +28,6 @@ type region struct {
 	// is not the garbage collector's to move: it is mapped, or a slice whose
 	// holder is b.
 	host uintptr
-	// ours marks a mapping made here, which Close gives back.
-	ours bool
 }
 
 // A Slice is RAM that the caller keeps as bytes.

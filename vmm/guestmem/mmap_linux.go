@@ -105,8 +105,8 @@ func mapped(regions []region) (*Memory, error) {
 	if err != nil {
 		return nil, errors.Join(err, unmap(regions))
 	}
+	m.mapped = true
 	for i := range m.regions {
-		m.regions[i].ours = true
 		r := &m.regions[i]
 		runtime.AddCleanup(m, func(at mapping) {
 			// It was a mapping of ours, and nobody holds m: the kernel has no
@@ -129,12 +129,12 @@ func unmap(regions []region) error {
 // later is a [*FaultError]. The addresses stay reserved until nobody holds m,
 // so that an access that races with Close cannot hit what came after it.
 func (m *Memory) Close() error {
+	if !m.mapped {
+		return nil
+	}
 	var errs []error
 	for i := range m.regions {
 		r := &m.regions[i]
-		if !r.ours {
-			continue
-		}
 		// SAFETY: replaces a mapping of ours, whose users expect it to fault.
 		_, err := unix.MmapPtr(-1, 0, unsafe.Pointer(unsafe.SliceData(r.b)), uintptr(len(r.b)), unix.PROT_NONE,
 			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE|unix.MAP_FIXED)
