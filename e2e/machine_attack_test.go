@@ -20,7 +20,13 @@ const lanPod = "lan"
 
 func newMachineLAN(t *testing.T, source string, flags ...string) *machineLAN {
 	t.Helper()
-	l := &machineLAN{rig: newRig(t)}
+	return newRig(t).lan(source, flags...)
+}
+
+// lan starts the three stations.
+func (r *rig) lan(source string, flags ...string) *machineLAN {
+	t, l := r.t, &machineLAN{rig: r}
+	t.Helper()
 	l.start(lanPod, source, flags...)
 	l.alice, l.bob, l.mallory = l.station(lanPod, alice), l.station(lanPod, bob), l.station(lanPod, mallory)
 	// Alice and bob know each other, or there is nothing to change.

@@ -177,6 +177,7 @@ func (r *rig) start(pod, source string, flags ...string) {
 // A listed pod is what `seki ps` says of it.
 type listed struct {
 	Name       string
+	Pid        int // of the supervisor
 	Containers []struct{ Name, Status string }
 }
 

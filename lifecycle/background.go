@@ -83,7 +83,7 @@ func Background(ctx context.Context, args []string) (pid int, err error) {
 
 // A Reporter is the other end of [Background]: what the background process
 // tells the foreground. A nil Reporter does nothing.
-type Reporter struct{ w *os.File }
+type Reporter struct{ report func(startReport) error }
 
 // InBackground returns the Reporter of a process started by [Background], and
 // nil in any other. It takes the environment variable that says so away, and is
@@ -99,7 +99,7 @@ func InBackground() *Reporter {
 		return nil
 	}
 	unix.CloseOnExec(fd)
-	return &Reporter{w: os.NewFile(uintptr(fd), "report")}
+	return &Reporter{reportTo(os.NewFile(uintptr(fd), "report"))}
 }
 
 // Started tells the foreground that all is well, and then lets go of its
@@ -133,11 +133,13 @@ func (r *Reporter) Failed(err error, code int) error {
 	return r.report(startReport{Error: err.Error(), Code: code})
 }
 
-func (r *Reporter) report(s startReport) error {
-	b, err := json.Marshal(s)
-	if err != nil {
-		return err
+func reportTo(w *os.File) func(startReport) error {
+	return func(s startReport) error {
+		b, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(b)
+		return errors.Join(err, w.Close())
 	}
-	_, err = r.w.Write(b)
-	return errors.Join(err, r.w.Close())
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 
 	"sekimori/lifecycle/store"
 )
@@ -89,7 +90,11 @@ func cleanUpPod(ctx context.Context, s *store.Store, name string, cfg CleanUpCon
 
 func reapAll(ctx context.Context, st *store.State, cfg CleanUpConfig) error {
 	var errs []error
-	for _, c := range st.Containers {
+	all := st.Containers
+	if st.Held != nil {
+		all = append(slices.Clone(all), *st.Held)
+	}
+	for _, c := range all {
 		if c.Gone || c.Record == nil { // without a record it was never made
 			continue
 		}

@@ -163,7 +163,20 @@ func (c *Client) SetMode(ctx context.Context, container, mode string) error {
 // nil is /dev/null. The name may be empty if there is only one container. The
 // end of ctx kills the process. For a terminal see [Client.OpenTerminal].
 func (c *Client) Exec(ctx context.Context, container string, e ExecConfig) (*RemoteProcess, error) {
-	files := e.Stdio
+	return c.process(ctx, e.Stdio, &request{Verb: ctlExec, Container: container, Exec: &execRequest{
+		Args: e.Args, Env: e.Env, Cwd: e.Cwd, User: e.User, Terminal: e.Terminal,
+	}})
+}
+
+// Run hands a machine that waits for its containers the command line that runs
+// them, in the working directory dir and with these files as the command's own; nil
+// is /dev/null. What is returned stands for the command: if the connection breaks,
+// the pod stops.
+func (c *Client) Run(ctx context.Context, stdio [3]*os.File, dir string, args []string) (*RemoteProcess, error) {
+	return c.process(ctx, stdio, &request{Verb: ctlRun, Run: &runRequest{Args: args, Dir: dir}})
+}
+
+func (c *Client) process(ctx context.Context, files [3]*os.File, req *request) (*RemoteProcess, error) {
 	for i := range files {
 		if files[i] == nil {
 			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -174,9 +187,6 @@ func (c *Client) Exec(ctx context.Context, container string, e ExecConfig) (*Rem
 			files[i] = null
 		}
 	}
-	req := &request{Verb: ctlExec, Container: container, Exec: &execRequest{
-		Args: e.Args, Env: e.Env, Cwd: e.Cwd, User: e.User, Terminal: e.Terminal,
-	}}
 	w, _, stop, err := c.call(ctx, req, files[:]...)
 	if err != nil {
 		return nil, err
@@ -184,8 +194,8 @@ func (c *Client) Exec(ctx context.Context, container string, e ExecConfig) (*Rem
 	return &RemoteProcess{wire: w, stop: stop}, nil
 }
 
-// A RemoteProcess is a process started by [Client.Exec]. If the connection
-// breaks, the supervisor kills it.
+// A RemoteProcess is a process started by [Client.Exec], or what [Client.Run]
+// ordered. If the connection breaks, the supervisor ends it.
 type RemoteProcess struct {
 	wire *wire
 	stop func() bool

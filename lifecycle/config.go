@@ -48,7 +48,10 @@ type PodConfig struct {
 	// if this supervisor dies.
 	NetworkRecord json.RawMessage
 	Runtime       Runtime      // nil is Host
-	Log           *slog.Logger // nil discards
+	Reserved      *Reservation // what has the name and the machine; nil if Start is to take them
+	// Signals are for [Run], besides those that this process gets. Nil for none.
+	Signals <-chan os.Signal
+	Log     *slog.Logger // nil discards
 	// Stdio is where the containers' output goes besides their logs. A single
 	// container gets In as its own input and, where Out and Err are terminals,
 	// those too (they are then not logged); of several containers each line is

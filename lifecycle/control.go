@@ -32,6 +32,10 @@ import (
 //	exec      -> container, exec, three files      <- pid
 //	             any number of: signal, signal        (no answer)
 //	                                               <- exit, when the process has ended
+//	run       -> run, three files                  <- ok, when the machine has the order
+//	             any number of: signal, signal        (no answer)
+//	                                               <- exit, when the pod has ended, or
+//	                                                  with -d when it runs
 //
 // Only root and the supervisor's own user are answered (SO_PEERCRED). A terminal
 // is the client's to make: it passes the slave and resizes the master itself.
@@ -59,6 +63,7 @@ const (
 	ctlStop   = "stop"
 	ctlKill   = "kill"
 	ctlExec   = "exec"
+	ctlRun    = "run"
 
 	ctlPolicies = "policies"
 	ctlReload   = "reload"
@@ -74,6 +79,7 @@ type request struct {
 	Mode      string       `json:"mode,omitempty"`
 	TimeoutMS int64        `json:"timeout_ms,omitempty"`
 	Exec      *execRequest `json:"exec,omitempty"`
+	Run       *runRequest  `json:"run,omitempty"`
 
 	Reload []policyRequest `json:"reload,omitempty"`
 	Drops  bool            `json:"drops,omitempty"`
@@ -86,6 +92,12 @@ type execRequest struct {
 	Cwd      string   `json:"cwd,omitempty"`
 	User     string   `json:"user,omitempty"`
 	Terminal bool     `json:"terminal,omitempty"`
+}
+
+// A runRequest is an Order without its files.
+type runRequest struct {
+	Args []string `json:"args"`
+	Dir  string   `json:"dir"`
 }
 
 // A reply is what the supervisor answers.
@@ -157,6 +169,11 @@ func (r *request) check() error {
 		return nil
 	case ctlExec:
 		return r.Exec.check()
+	case ctlRun:
+		if r.Run == nil || len(r.Run.Args) == 0 || !path.IsAbs(r.Run.Dir) {
+			return errors.New("run: want a command line and an absolute directory")
+		}
+		return nil
 	}
 	return fmt.Errorf("verb %q: unknown", r.Verb)
 }

@@ -26,6 +26,7 @@ type Pod struct {
 	place      string // of the state directory: see store.Place
 	journal    *journal
 	control    *server
+	reserved   *Reservation // nil if the containers came with the pod
 	containers []*Container // in the order of the file
 	outMu      sync.Mutex   // outMu is held while a line goes to the caller's output
 
@@ -70,7 +71,11 @@ func Start(ctx context.Context, cfg PodConfig) (*Pod, error) {
 	if err := p.bringUp(ctx); err != nil {
 		return nil, errors.Join(err, p.undo())
 	}
-	p.control.serve()
+	if p.reserved != nil {
+		close(p.reserved.began)
+	} else {
+		p.control.serve()
+	}
 	p.journal.emit(Event{Type: EventPodStarted})
 	go p.end() // ends with the pod; ended is closed then
 	return p, nil
@@ -82,8 +87,16 @@ func open(ctx context.Context, cfg PodConfig) (*Pod, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	if cfg.Reserved != nil {
+		return cfg.Reserved.fill(cfg)
+	}
+	return take(ctx, cfg, nil)
+}
+
+// take takes the name, for a pod with containers or for a reservation.
+func take(ctx context.Context, cfg PodConfig, r *Reservation) (*Pod, error) {
 	p := &Pod{
-		cfg: cfg, log: cfg.Log, runtime: cfg.Runtime,
+		cfg: cfg, log: cfg.Log, runtime: cfg.Runtime, reserved: r,
 		reports: make(chan report, maxReports), drained: make(chan struct{}),
 		down: make(chan struct{}), ended: make(chan struct{}),
 	}

@@ -22,6 +22,8 @@ func (s *server) do(w *wire, req *request) (*reply, error) {
 		return nil, nil
 	case ctlPing:
 		return nil, nil
+	case ctlRun:
+		return nil, fmt.Errorf("pod %q: has its containers: it is no machine that waits for them", p.cfg.Name)
 	case ctlPolicies:
 		return &reply{Policies: p.policies()}, nil
 	case ctlReload:

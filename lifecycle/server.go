@@ -98,7 +98,11 @@ func (s *server) close() {
 // handle serves one connection.
 func (s *server) handle(conn *net.UnixConn) {
 	w := &wire{conn: conn, max: maxMessage}
-	defer w.close()
+	defer func() {
+		if w.conn != nil { // or an order has taken it over
+			w.close()
+		}
+	}()
 	uid, err := peerUID(conn)
 	if err != nil || uid != 0 && int(uid) != os.Geteuid() {
 		s.pod.log.Warn("control socket: refused", "uid", uid, "err", err)
@@ -119,6 +123,9 @@ func (s *server) handle(conn *net.UnixConn) {
 	req, err := decodeRequest(line)
 	if err != nil {
 		s.answer(w, nil, err)
+		return
+	}
+	if r := s.pod.reserved; r != nil && r.first(s, w, req) {
 		return
 	}
 	if req.Verb == ctlExec {

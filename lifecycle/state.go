@@ -18,10 +18,25 @@ func (p *Pod) claim() error {
 		return err
 	}
 	p.state = store.State{Name: p.cfg.Name, Source: p.cfg.Source, Machine: p.cfg.Machine, Keep: p.cfg.Keep, Network: p.cfg.NetworkRecord}
-	for _, c := range p.cfg.Containers {
-		p.state.Containers = append(p.state.Containers, store.Container{Name: c.Spec.Name, Status: string(Creating)})
+	plan := p.plan
+	if p.reserved != nil {
+		p.state.Held, plan = &store.Container{Name: MachineName}, p.planMachine
 	}
-	p.dir, err = s.Claim(&p.state, p.plan)
+	p.name(&p.state)
+	p.dir, err = s.Claim(&p.state, plan)
+	return err
+}
+
+// name puts the containers into the state.
+func (p *Pod) name(st *store.State) {
+	for _, c := range p.cfg.Containers {
+		st.Containers = append(st.Containers, store.Container{Name: c.Spec.Name, Status: string(Creating)})
+	}
+}
+
+// planMachine is plan for a machine that has no containers yet.
+func (p *Pod) planMachine(st *store.State) (err error) {
+	st.Held.Record, err = p.runtime.Plan(p.machineConfig(st.Held.IDBase))
 	return err
 }
 

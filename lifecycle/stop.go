@@ -165,6 +165,13 @@ func Run(ctx context.Context, cfg PodConfig, started func(*Pod)) (code int, err 
 			signal.Notify(signals, sig)
 		}
 	}
+	if cfg.Signals != nil {
+		go func() { // ends with the process: Run is what it does last
+			for sig := range cfg.Signals {
+				signals <- sig
+			}
+		}()
+	}
 	p, err := startInterruptible(ctx, cfg, signals)
 	if err != nil {
 		return 1, err

@@ -194,14 +194,14 @@ func (g *guestAgent) attach(_ context.Context, a agent.Attach, netns *os.File) (
 	g.senders[a.Container] = guestCard{a.Sender, id}
 	g.mu.Unlock()
 	cfg := tap.Config{Name: a.NIC.Name, MAC: mac, MTU: a.NIC.MTU, Addrs: a.NIC.Addrs, IPv6: a.NIC.DHCP6, Gateways: a.NIC.Gateways}
-	if a.Card == "" {
-		return tap.Adopt(netns, cfg)
-	}
 	card, err := frame.ParseMAC(a.Card)
 	if err != nil {
 		return err
 	}
-	return tap.Link(netns, card, cfg)
+	if a.Shared {
+		return tap.Link(netns, card, cfg)
+	}
+	return tap.Adopt(netns, card, cfg)
 }
 
 // load puts a program and a mode in force.

@@ -33,8 +33,9 @@ type app struct {
 	stdout, stderr io.Writer
 	env            func(string) string // "" for what is not set
 
-	args []string // the command line
-	root string   // state directory, from --root or SEKI_ROOT
+	args []string     // the command line
+	root string       // state directory, from --root or SEKI_ROOT
+	warm *warmMachine // that the command line was handed to; nil if none
 }
 
 // A codeError ends the process with a code; its err, if any, is printed.

@@ -82,24 +82,11 @@ func execute(ctx context.Context, c *lifecycle.Client, t target, e lifecycle.Exe
 	if err != nil {
 		return err
 	}
-	done := make(chan struct{})
-	defer close(done)
-	go func() { // ends when done is closed
-		for {
-			select {
-			case s := <-sigs:
-				switch {
-				case s != unix.SIGWINCH:
-					_ = p.Signal(s.(unix.Signal)) // it may have ended meanwhile
-				case terminal != nil:
-					terminal.Resize(p)
-				}
-			case <-done:
-				return
-			}
+	status, err := follow(p, sigs, func() {
+		if terminal != nil {
+			terminal.Resize(p)
 		}
-	}()
-	status, err := p.Wait()
+	})
 	if err != nil {
 		return err
 	}
@@ -107,6 +94,28 @@ func execute(ctx context.Context, c *lifecycle.Client, t target, e lifecycle.Exe
 		return &codeError{code: code}
 	}
 	return nil
+}
+
+// follow waits for p, and hands it what comes of sigs meanwhile; resized is for
+// SIGWINCH.
+func follow(p *lifecycle.RemoteProcess, sigs <-chan os.Signal, resized func()) (lifecycle.ExitStatus, error) {
+	done := make(chan struct{})
+	defer close(done)
+	go func() { // ends when done is closed
+		for {
+			select {
+			case s := <-sigs:
+				if s == unix.SIGWINCH {
+					resized()
+				} else {
+					_ = p.Signal(s.(unix.Signal)) // it may have ended meanwhile
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return p.Wait()
 }
 
 // openTerminal makes the terminal of exec -t, joined to this process's own.

@@ -21,7 +21,7 @@ func (a *app) machineCommand() *cobra.Command {
 		Args:    args(0, 0, "a command"),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.kernelCommand(), a.machineListCommand(), a.consoleCommand(), a.shellCommand())
+	cmd.AddCommand(a.kernelCommand(), a.machineStartCommand(), a.machineListCommand(), a.consoleCommand(), a.shellCommand())
 	return cmd
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"sekimori/lifecycle/agent"
 	"sekimori/lifecycle/agent/p9"
 	"sekimori/lifecycle/bundle"
+	"sekimori/nicshadow"
 	"sekimori/vmm/hypercall"
 	"sekimori/vmm/uml"
 	"sekimori/vmm/uml/kernel"
@@ -44,14 +46,16 @@ type guest interface {
 // A machine is a kernel with an agent in it, of one pod.
 type machine struct {
 	cfg    machineConfig
+	pod    machinePod
 	log    *slog.Logger
 	secret [agent.SecretSize]byte
 	nics   []*guestNIC
 	shared *sharedNIC // the card of all of them; nil if each has its own
 	bell   *bell      // of machine kvm; nil if hypercalls come over the agent's channel
 	agent  channel
-	files  *p9.Server
+	files  atomic.Pointer[p9.Server] // nil until bind
 	boot   sync.Once
+	setup  sync.Once
 	ctx    context.Context // of what serves the guest; ends with close
 	cancel context.CancelFunc
 
@@ -60,14 +64,15 @@ type machine struct {
 	host    *agent.Host
 	client  *agent.Client
 	console io.WriteCloser
-	err     error
+	err     error // of boot
+	unset   error // why setup failed
 
 	serving sync.WaitGroup // of the devices and exports
 	told    atomic.Bool    // what the machine died of
 	policy  *guestPolicy
 }
 
-// A machineConfig is what a machine is made of.
+// A machineConfig is what a machine is made of before it knows its pod.
 type machineConfig struct {
 	kind      bundle.MachineKind
 	kernel    string
@@ -78,27 +83,37 @@ type machineConfig struct {
 	transport string // one of transports, "" for the first
 	cache     string // directory to keep what is made once in
 	cpus      float64
-	pod       string
-	file      json.RawMessage // for the agent, to run callbacks; null for none
-	exports   *exports
-	specs     map[string]guestSpec // by container
 }
 
-// newMachine makes the host's end of a machine that is not started.
-func newMachine(cfg machineConfig, nics []*guestNIC, policy *guestPolicy, log *slog.Logger) (*machine, error) {
-	m := &machine{cfg: cfg, log: log, nics: nics, policy: policy}
+// A machinePod is what a machine is told of its pod.
+type machinePod struct {
+	name    string
+	file    json.RawMessage // for the agent, to run callbacks; null for none
+	exports *exports
+	specs   map[string]guestSpec // by container
+}
+
+// newMachine makes the host's end of a machine that is not started and has no pod.
+func newMachine(cfg machineConfig, nics []*guestNIC, log *slog.Logger) (_ *machine, err error) {
+	m := &machine{cfg: cfg, log: log, nics: nics, policy: newGuestPolicy()}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	rand.Read(m.secret[:]) // never fails (crypto/rand, Go 1.24)
-	all := map[string]*p9.Export{}
-	for name, e := range cfg.exports.opened {
-		all[name] = e
-	}
-	var err error
-	if m.files, err = p9.NewServer(p9.Config{Exports: all, MaxConns: len(all) + 1, Log: log}); err != nil {
-		return nil, err
-	}
 	m.agent, err = newChannel(cfg.transport, log)
 	return m, err
+}
+
+// bind gives the machine its pod, which is what it serves from then on. The exports
+// are the machine's to close then.
+func (m *machine) bind(pod machinePod, table *nicshadow.Table, mode string) error {
+	all := maps.Clone(pod.exports.opened)
+	files, err := p9.NewServer(p9.Config{Exports: all, MaxConns: len(all) + 1, Log: m.log})
+	if err != nil {
+		return err
+	}
+	m.pod = pod
+	m.policy.bind(table, mode)
+	m.files.Store(files)
+	return nil
 }
 
 // Agent is the machine's.
@@ -125,11 +140,20 @@ func (m *machine) cgroup(c lifecycle.RuntimeConfig) string {
 // Place starts the machine, if it does not run yet, and says what it has of a
 // container.
 func (m *machine) Place(ctx context.Context, c lifecycle.RuntimeConfig) (*agent.Client, agent.CreateConfig, error) {
-	m.boot.Do(func() { m.err = m.start(ctx, c) })
-	if m.err != nil {
-		return nil, agent.CreateConfig{}, m.err
+	if err := m.start(ctx, c); err != nil {
+		return nil, agent.CreateConfig{}, err
 	}
-	s, ok := m.cfg.specs[c.Spec.Name]
+	m.setup.Do(func() {
+		ctx, cancel := m.patience(ctx)
+		defer cancel()
+		if err := m.client.Setup(ctx, agent.Setup{Pod: m.pod.name, Exports: m.pod.exports.sorted(), File: m.pod.file}); err != nil {
+			m.unset = m.died(err)
+		}
+	})
+	if m.unset != nil {
+		return nil, agent.CreateConfig{}, m.unset
+	}
+	s, ok := m.pod.specs[c.Spec.Name]
 	if !ok {
 		return nil, agent.CreateConfig{}, fmt.Errorf("container %q: not of this machine", c.Spec.Name)
 	}
@@ -139,9 +163,15 @@ func (m *machine) Place(ctx context.Context, c lifecycle.RuntimeConfig) (*agent.
 // consoleLog is the file of the pod's directory that has the guest's console.
 const consoleLog = "console.log"
 
-// start boots the machine and returns when its agent knows the pod. c is the
-// first container.
-func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err error) {
+// start boots the machine, unless that has been tried. c is the first container, or
+// stands for it.
+func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) error {
+	m.boot.Do(func() { m.err = m.bootUp(ctx, c) })
+	return m.err
+}
+
+// bootUp boots the machine and returns when its agent has called.
+func (m *machine) bootUp(ctx context.Context, c lifecycle.RuntimeConfig) (err error) {
 	if m.console, err = c.Append(consoleLog); err != nil {
 		return fmt.Errorf("machine: console: %w", err)
 	}
@@ -166,8 +196,7 @@ func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err err
 	if err != nil {
 		return err
 	}
-	timeout := bootTimeout[m.cfg.kind]
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("machine: no word of the agent within %v", timeout))
+	ctx, cancel := m.patience(ctx)
 	defer cancel()
 	go func() { // ends with the machine
 		<-m.guest.Done()
@@ -181,10 +210,13 @@ func (m *machine) start(ctx context.Context, c lifecycle.RuntimeConfig) (err err
 			m.log.Debug("initramfs stays in the host's memory", "err", err)
 		}
 	}
-	if err := m.client.Setup(ctx, agent.Setup{Pod: m.cfg.pod, Exports: m.cfg.exports.sorted(), File: m.cfg.file}); err != nil {
-		return m.died(err)
-	}
 	return nil
+}
+
+// patience bounds what the agent is waited for.
+func (m *machine) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	timeout := bootTimeout[m.cfg.kind]
+	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("machine: no word of the agent within %v", timeout))
 }
 
 // died is err, or what the machine died of, if that is why.
@@ -250,10 +282,11 @@ func (m *machine) hypercalls(conn net.Conn) {
 
 // file serves an export.
 func (m *machine) file(name string, conn net.Conn) bool {
-	if m.cfg.exports.opened[name] == nil {
+	files := m.files.Load()
+	if files == nil || m.pod.exports.opened[name] == nil {
 		return false
 	}
-	if err := m.files.ServeConn(m.ctx, conn); err != nil && !m.ending(err) {
+	if err := files.ServeConn(m.ctx, conn); err != nil && !m.ending(err) {
 		m.log.Warn("export ended", "export", name, "err", err)
 	}
 	return true
@@ -286,5 +319,8 @@ func (m *machine) close() error {
 	if m.console != nil {
 		m.console.Close()
 	}
-	return errors.Join(err, m.agent.close(), m.cfg.exports.close())
+	if m.pod.exports != nil {
+		err = errors.Join(err, m.pod.exports.close())
+	}
+	return errors.Join(err, m.agent.close())
 }

@@ -136,7 +136,7 @@ func dialer(args []string) (func(context.Context) (net.Conn, error), error) {
 	}
 	prefix := netip.PrefixFrom(link.Guest.Addr, 30)
 	cfg := tap.Config{Name: "agent", MAC: link.Guest.MAC, MTU: link.MTU, Addrs: []netip.Prefix{prefix}, KeepIPv6: true}
-	if err := tap.Adopt(nil, cfg); err != nil {
+	if err := tap.Adopt(nil, cfg.MAC, cfg); err != nil {
 		return nil, err
 	}
 	d := net.Dialer{Timeout: dialTimeout}

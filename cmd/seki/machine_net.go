@@ -27,19 +27,17 @@ import (
 type guestNIC struct {
 	name     string // of the container
 	device   *virtio.Net
+	mac      frame.MAC // of the device; the agent gives it the container's
 	envelope *rule.Program
 	watched  bool // the file only watches it
 	// port is nil while the container is not attached: nothing passes then.
 	port atomic.Pointer[nicshadow.PushPort]
 }
 
-func newGuestNIC(name string, nic *bundle.NIC, envelope *rule.Program, watched bool) (*guestNIC, error) {
-	mac, err := frame.ParseMAC(nic.MAC)
-	if err != nil {
-		return nil, err
-	}
-	n := &guestNIC{name: name, envelope: envelope, watched: watched}
-	n.device, err = virtio.NewNet(virtio.NetConfig{MAC: mac, MTU: nic.MTU, Backend: n})
+func newGuestNIC(mac frame.MAC, mtu int) (*guestNIC, error) {
+	n := &guestNIC{mac: mac}
+	var err error
+	n.device, err = virtio.NewNet(virtio.NetConfig{MAC: mac, MTU: mtu, Backend: n})
 	return n, err
 }
 
@@ -121,9 +119,9 @@ func (n *guestNetwork) Attach(ctx context.Context, name string, nic *bundle.NIC,
 	if c.closed {
 		program = nothing()
 	}
-	call := agent.Attach{Container: name, Sender: c.sender, NIC: nic, Program: program, Audit: c.wireMode() == hypercall.ModeAudit}
+	call := agent.Attach{Container: name, Sender: c.sender, NIC: nic, Program: program, Audit: c.wireMode() == hypercall.ModeAudit, Card: g.mac.String()}
 	if s := n.machine.shared; s != nil {
-		call.Card = sharedMAC.String()
+		call.Card, call.Shared = sharedMAC.String(), true
 		err = s.attach(name, nicshadow.Sender(c.sender), mac, nic, g)
 	} else {
 		err = g.plug(n.sw, c.sender, mac, nic.MTU)
@@ -145,7 +143,7 @@ func (n *guestNetwork) Attach(ctx context.Context, name string, nic *bundle.NIC,
 
 // remove takes a card from its container.
 func (n *guestNetwork) remove(g *guestNIC, sender uint32) error {
-	unplug := func() error { return n.machine.shared.port.Detach(nicshadow.Sender(sender)) }
+	unplug := func() error { return n.machine.shared.port.Load().Detach(nicshadow.Sender(sender)) }
 	if n.machine.shared == nil {
 		g.port.Store(nil)
 		unplug = func() error { return n.sw.RemovePort(g.name) }
@@ -209,8 +207,16 @@ type activeHook struct {
 	pod *lifecycle.Pod
 }
 
-func newGuestPolicy(table *nicshadow.Table, forced string) *guestPolicy {
-	return &guestPolicy{backend: backend{table}, forced: forced, cards: map[uint32]*admitted{}, hooks: map[*activeHook]bool{}}
+// newGuestPolicy makes the policy of a machine that has no card admitted.
+func newGuestPolicy() *guestPolicy {
+	return &guestPolicy{cards: map[uint32]*admitted{}, hooks: map[*activeHook]bool{}}
+}
+
+// bind says where the policies of the cards go, before the first is admitted.
+func (p *guestPolicy) bind(table *nicshadow.Table, forced string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.table, p.forced = table, forced
 }
 
 var _ hypercall.Backend = (*guestPolicy)(nil)

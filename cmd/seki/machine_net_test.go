@@ -50,10 +50,11 @@ func newRogue(t *testing.T, more string) *rogue {
 	r := &rogue{b: &sink{}, table: nicshadow.NewTable()}
 	sw := nicshadow.NewSwitch(nicshadow.Config{Table: r.table})
 	t.Cleanup(func() { sw.Close() })
-	r.policy = newGuestPolicy(r.table, "")
+	r.policy = newGuestPolicy()
+	r.policy.bind(r.table, "")
 	w := wire{}
 	for i, c := range pod.Containers {
-		n, err := w.nic(c)
+		n, err := w.nic(c, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

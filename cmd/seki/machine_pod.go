@@ -15,6 +15,7 @@ import (
 	"sekimori/lifecycle"
 	"sekimori/lifecycle/agent/p9"
 	"sekimori/lifecycle/bundle"
+	"sekimori/nicshadow/frame"
 	"sekimori/starlark"
 	"sekimori/vmm/kvm"
 	"sekimori/vmm/uml/kernel"
@@ -24,9 +25,32 @@ import (
 // guest does not touch are not taken from the host.
 const defaultMemory = 256 << 20
 
-// choose says which machine the pod runs on: what the command line says, else
-// the file, else the best that runs here.
-func (a *app) choose(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
+// choose says which machine the pod runs on: the one that waits for it, else what
+// the command line says, else the file, else the best that runs here.
+func (a *app) choose(pod *starlark.Pod, o runOptions) (m bundle.Machine, err error) {
+	if a.warm != nil {
+		m, err = a.warm.spec, a.warm.fits(pod)
+	} else {
+		m, err = a.chosen(pod, o)
+	}
+	if err != nil {
+		return m, err
+	}
+	switch {
+	case m.Kind != bundle.MachineHost && inKernel(pod):
+		return m, fmt.Errorf("%s: nic(datapath = \"kernel\"): the programs are the host's kernel's, so it is machine host's alone, and root's\n    sudo seki run --machine host %[1]s", pod.Path)
+	case m.Kind == bundle.MachineHost && m.Kernel != "":
+		return m, usage("--kernel: machine host runs on the host's own\n    --machine uml")
+	case m.Kind == bundle.MachineHost && o.agent == overTCP:
+		return m, usage("--agent: machine host has none\n    --machine uml")
+	case m.Kind != bundle.MachineHost && pod.Uplink != nil && os.Geteuid() != 0:
+		return m, userUplinkError(pod, a.env)
+	}
+	return m, checkCPUs(m, pod.Path+": machine(cpu)")
+}
+
+// chosen is what the command line and the file say.
+func (a *app) chosen(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
 	m := bundle.Machine{Kind: bundle.MachineAuto}
 	if pod.Machine != nil {
 		m = *pod.Machine
@@ -51,21 +75,18 @@ func (a *app) choose(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
 			m.Kind = bundle.MachineUML
 		}
 	}
-	switch {
-	case m.Kind != bundle.MachineHost && inKernel(pod):
-		return m, fmt.Errorf("%s: nic(datapath = \"kernel\"): the programs are the host's kernel's, so it is machine host's alone, and root's\n    sudo seki run --machine host %[1]s", pod.Path)
-	case m.Kind == bundle.MachineKVM && (m.CPUs != math.Trunc(m.CPUs) || m.CPUs > kvm.MaxCPUs):
-		return m, fmt.Errorf(`%s: machine("kvm"): cpu: %g processors: want a whole number up to %d`, pod.Path, m.CPUs, kvm.MaxCPUs)
-	case m.Kind == bundle.MachineHost && m.Kernel != "":
-		return m, usage("--kernel: machine host runs on the host's own\n    --machine uml")
-	case m.Kind == bundle.MachineHost && o.agent == overTCP:
-		return m, usage("--agent: machine host has none\n    --machine uml")
-	case m.Kind == bundle.MachineUML && m.CPUs > 0 && os.Geteuid() != 0:
-		return m, fmt.Errorf("%s: machine(cpu): needs root: a cgroup bounds it", pod.Path)
-	case m.Kind != bundle.MachineHost && pod.Uplink != nil && os.Geteuid() != 0:
-		return m, userUplinkError(pod, a.env)
-	}
 	return m, nil
+}
+
+// checkCPUs refuses a bound that cannot be kept; what says where it stands.
+func checkCPUs(m bundle.Machine, what string) error {
+	switch {
+	case m.Kind == bundle.MachineKVM && (m.CPUs != math.Trunc(m.CPUs) || m.CPUs > kvm.MaxCPUs):
+		return fmt.Errorf(`%s: %g processors of machine kvm: want a whole number up to %d`, what, m.CPUs, kvm.MaxCPUs)
+	case m.Kind == bundle.MachineUML && m.CPUs > 0 && os.Geteuid() != 0:
+		return fmt.Errorf("%s: needs root: a cgroup bounds it", what)
+	}
+	return nil
 }
 
 // kernelImage is the path of a kernel: given as one, or by its name in the cache.
@@ -86,23 +107,19 @@ func inKernel(p *starlark.Pod) bool {
 }
 
 // machine makes the configuration of a pod in a machine of its own kernel out
-// of that of the same pod on the host.
-func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Machine, o runOptions) (err error) {
-	mc := machineConfig{kind: spec.Kind, kernel: spec.Kernel, transport: o.agent, memory: spec.Memory &^ 4095, cpus: spec.CPUs, pod: p.Name, specs: map[string]guestSpec{}}
-	if err := mc.choose(w.env); err != nil {
-		return err
-	}
-	mc.cache = kernel.Dirs(w.env)[0]
-	mc.exports = &exports{opened: map[string]*p9.Export{}, shared: map[string]bool{}}
+// of that of the same pod on the host. The machine is the one that waits for the
+// pod, if there is one, else it boots with the first container.
+func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Machine, o runOptions, waiting *warmMachine) (err error) {
+	mp := machinePod{name: p.Name, specs: map[string]guestSpec{}, exports: &exports{opened: map[string]*p9.Export{}, shared: map[string]bool{}}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, mc.exports.close())
+			err = errors.Join(err, mp.exports.close())
 		}
 	}()
 	var nics []*guestNIC
 	callbacks, mtu := false, 0
 	for i, c := range p.Containers {
-		if mc.specs[c.Spec.Name], err = mc.exports.export(i, c.Spec); err != nil {
+		if mp.specs[c.Spec.Name], err = mp.exports.export(i, c.Spec); err != nil {
 			return err
 		}
 		if o.agent == overTCP && !ownNetwork(c.Spec) {
@@ -112,7 +129,11 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 		if c.Spec.NIC == nil {
 			continue
 		}
-		n, err := w.nic(c)
+		var spare *guestNIC
+		if waiting != nil {
+			spare = waiting.spare(len(nics))
+		}
+		n, err := w.nic(c, spare)
 		if err != nil {
 			return fmt.Errorf("container %q: card: %w", c.Spec.Name, err)
 		}
@@ -126,7 +147,7 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 	}
 	if callbacks {
 		file := guestPod{Path: filepath.Join(p.Root(), filepath.Base(p.Path)), Params: o.source.params(), Sources: p.Sources(), Digest: p.Digest}
-		if mc.file, err = json.Marshal(file); err != nil {
+		if mp.file, err = json.Marshal(file); err != nil {
 			return err
 		}
 	}
@@ -137,13 +158,24 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 		}
 	}
 	n := cfg.Network.(*network)
-	policy := newGuestPolicy(n.table, w.mode)
-	m, err := newMachine(mc, nics, policy, w.log)
-	if err == nil && spec.SharedNIC && len(nics) > 0 {
-		err = m.share(n.sw, mtu)
+	var m *machine
+	if waiting != nil {
+		m, mtu = waiting.machine, waiting.mtu
+		m.nics = nics
+		cfg.Reserved = waiting.reserved
+	} else {
+		if m, err = w.coldMachine(spec, o.agent, nics, mtu); err != nil {
+			return err
+		}
+		cfg.Runtime = lifecycle.Guest(m)
 	}
-	if err != nil {
+	if err := m.bind(mp, n.table, w.mode); err != nil {
 		return err
+	}
+	if m.shared != nil {
+		if err := m.shared.plug(n.sw, mtu); err != nil {
+			return err
+		}
 	}
 	for i := range cfg.Containers {
 		for h := range cfg.Containers[i].Hooks { // of the same index as the container's callbacks
@@ -151,8 +183,27 @@ func (w *wire) machine(cfg *lifecycle.PodConfig, p *starlark.Pod, spec bundle.Ma
 		}
 	}
 	cfg.Machine = string(spec.Kind)
-	cfg.Network, cfg.Runtime = &guestNetwork{n, m, policy}, lifecycle.Guest(m)
+	cfg.Network = &guestNetwork{n, m, m.policy}
 	return nil
+}
+
+// coldMachine makes a machine that boots for its pod.
+func (w *wire) coldMachine(spec bundle.Machine, transport string, nics []*guestNIC, mtu int) (*machine, error) {
+	mc, err := newMachineConfig(spec, transport, w.env)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMachine(mc, nics, w.log)
+	if err == nil && spec.SharedNIC && len(nics) > 0 {
+		err = m.share(mtu)
+	}
+	return m, err
+}
+
+// newMachineConfig is what a machine of that specification is made of.
+func newMachineConfig(spec bundle.Machine, transport string, env func(string) string) (machineConfig, error) {
+	mc := machineConfig{kind: spec.Kind, kernel: spec.Kernel, transport: transport, memory: spec.Memory &^ 4095, cpus: spec.CPUs, cache: kernel.Dirs(env)[0]}
+	return mc, mc.choose(env)
 }
 
 // choose finds the kernel, if none was named, and what is to be known of it.
@@ -190,10 +241,21 @@ func ownNetwork(s *bundle.Spec) bool {
 	})
 }
 
-// nic makes the card of a container, with its envelope.
-func (w *wire) nic(c *starlark.Container) (*guestNIC, error) {
+// nic makes the card of a container, with its envelope, of a spare one or anew.
+func (w *wire) nic(c *starlark.Container, n *guestNIC) (*guestNIC, error) {
+	if n == nil {
+		mac, err := frame.ParseMAC(c.Spec.NIC.MAC)
+		if err != nil {
+			return nil, err
+		}
+		if n, err = newGuestNIC(mac, c.Spec.NIC.MTU); err != nil {
+			return nil, err
+		}
+	}
+	n.name = c.Spec.Name
 	if c.Policy == nil {
-		return newGuestNIC(c.Spec.Name, c.Spec.NIC, nothingProgram(), false)
+		n.envelope, n.watched = nothingProgram(), false
+		return n, nil
 	}
 	mode := c.Policy.Mode()
 	if c.Spec.NIC.Audit {
@@ -203,8 +265,6 @@ func (w *wire) nic(c *starlark.Container) (*guestNIC, error) {
 		mode = w.mode
 	}
 	envelope, err := c.Policy.Envelope(c.Identity(), mode)
-	if err != nil {
-		return nil, err
-	}
-	return newGuestNIC(c.Spec.Name, c.Spec.NIC, envelope, mode == lifecycle.Audit)
+	n.envelope, n.watched = envelope, mode == lifecycle.Audit
+	return n, err
 }

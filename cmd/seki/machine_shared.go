@@ -33,7 +33,7 @@ const sharedPort = "(card)"
 type sharedNIC struct {
 	*virtio.Net
 	log     *slog.Logger
-	port    *nicshadow.SharedPort
+	port    atomic.Pointer[nicshadow.SharedPort] // nil until there may be containers: nothing passes then
 	members *introspect.Members
 	reader  reader     // of the guest's memory
 	pid     func() int // of the guest's kernel on the host, where it is a process
@@ -100,8 +100,8 @@ func (n *sharedNIC) umlReader(image string) reader {
 	}
 }
 
-// share gives the machine one card for all its containers, on a port of sw.
-func (m *machine) share(sw *nicshadow.Switch, mtu int) (err error) {
+// share gives the machine one card for all its containers.
+func (m *machine) share(mtu int) (err error) {
 	if m.shared, err = newSharedNIC(mtu, m.log); err != nil {
 		return err
 	}
@@ -114,7 +114,13 @@ func (m *machine) share(sw *nicshadow.Switch, mtu int) (err error) {
 		return err
 	}
 	m.policy.shared = m.shared
-	m.shared.port, err = sw.AddSharedPort(nicshadow.SharedConfig{Name: sharedPort, MTU: mtu, Device: m.shared, Reflect: true})
+	return nil
+}
+
+// plug gives the card a port of the switch.
+func (n *sharedNIC) plug(sw *nicshadow.Switch, mtu int) error {
+	port, err := sw.AddSharedPort(nicshadow.SharedConfig{Name: sharedPort, MTU: mtu, Device: n, Reflect: true})
+	n.port.Store(port)
 	return err
 }
 
@@ -152,18 +158,23 @@ func (n *sharedNIC) trace(q *virtq.Queue) (*traced, error) {
 
 // Transmit finds the frame's sender and has it judged, before the guest runs on.
 func (n *sharedNIC) Transmit(b []byte, head uint16) {
-	live := n.live.Load()
+	port, live := n.port.Load(), n.live.Load()
+	if port == nil {
+		return
+	}
 	if live == nil {
-		n.port.Send(b, nicshadow.Origin{Cause: "the guest's memory cannot be read"})
+		port.Send(b, nicshadow.Origin{Cause: "the guest's memory cannot be read"})
 		return
 	}
 	o := live.queue.Owner(head, len(b))
-	n.port.Send(b, nicshadow.Origin{Sender: nicshadow.Sender(o.Member), Kernel: o.Kernel, Cause: o.Cause})
+	port.Send(b, nicshadow.Origin{Sender: nicshadow.Sender(o.Member), Kernel: o.Kernel, Cause: o.Cause})
 }
 
 // Refuse drops what was no frame, and nobody's.
 func (n *sharedNIC) Refuse(b []byte, _ uint16, why virtio.NetFault) {
-	n.port.Send(b, nicshadow.Origin{Cause: why.String()})
+	if port := n.port.Load(); port != nil {
+		port.Send(b, nicshadow.Origin{Cause: why.String()})
+	}
 }
 
 // Write delivers a frame to the guest.
@@ -209,7 +220,7 @@ func (n *sharedNIC) attach(name string, sender nicshadow.Sender, mac frame.MAC, 
 	for _, p := range nic.Addrs {
 		addrs = append(addrs, p.Addr())
 	}
-	return n.port.Attach(nicshadow.Member{Name: name, Sender: sender, MAC: mac, Addrs: addrs, Envelope: g.envelope, Watched: g.watched})
+	return n.port.Load().Attach(nicshadow.Member{Name: name, Sender: sender, MAC: mac, Addrs: addrs, Envelope: g.envelope, Watched: g.watched})
 }
 
 // checkShared refuses what cannot be held to its identity on a shared card. A

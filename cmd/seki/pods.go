@@ -97,6 +97,9 @@ func (a *app) find(arg string) (target, error) {
 				own = append(own, k)
 			}
 		}
+		if !slices.ContainsFunc(known, func(k string) bool { return strings.HasPrefix(k, arg+"/") }) {
+			return target{}, fmt.Errorf("pod %q: has no container\n    seki run --warm %[1]s FILE gives a machine that waits some", arg)
+		}
 		return target{}, usage("pod %q: has several containers, say which: %s", arg, strings.Join(own, ", "))
 	}
 	return target{}, fmt.Errorf("container %q: no such container in %s%s", arg, a.root, meant(arg, known))

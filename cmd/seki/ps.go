@@ -18,7 +18,7 @@ type psReport struct {
 type podReport struct {
 	Name       string            `json:"name"`
 	Pid        int               `json:"pid,omitempty"` // the supervisor's, while it runs
-	Status     string            `json:"status"`        // running, ended, or dead: its supervisor was killed
+	Status     string            `json:"status"`        // running, warm: a machine without containers yet, ended, or dead: its supervisor was killed
 	Created    time.Time         `json:"created"`
 	Source     string            `json:"source,omitempty"`
 	Machine    string            `json:"machine"`
@@ -81,6 +81,9 @@ func describe(e store.Entry) podReport {
 	}
 	if e.Live {
 		r.Pid = e.State.Supervisor
+		if e.State.Held != nil && len(e.State.Containers) == 0 {
+			r.Status = "warm"
+		}
 	}
 	if e.State.Machine != "" {
 		r.Machine = e.State.Machine

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ type runOptions struct {
 	bundle  string // OCI bundle in place of a file
 	quiet   bool
 	record  string // directory
+	warm    string // name of a machine that waits; "" for none
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -67,6 +69,7 @@ it, too.`,
 	f.StringVar(&o.kernel, "kernel", "", "image of the guest's kernel, or its name in seki machine kernel list (default: seki machine kernel path)")
 	f.StringVar(&o.agent, "agent", overVsock, "how the guest's agent speaks with seki: vsock, or tcp on a card and a network of its own")
 	oneOf(cmd, "agent", transports...)
+	f.StringVar(&o.warm, "warm", "", "run in the machine of this name, which seki machine start has booted; the pod gets its name")
 	f.StringVar(&o.bundle, "bundle", "", "run the OCI bundle in this directory: config.json and a root file system")
 	oneOf(cmd, "machine", machineKinds...)
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "do not report drops on standard error")
@@ -96,12 +99,17 @@ func (a *app) runPod(ctx context.Context, path string, o runOptions) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	if !o.detach {
+	switch {
+	case a.warm != nil && o.detach:
+		return a.foreground(ctx, path, o, a.warm.order.Reporter())
+	case a.warm == nil && o.warm != "":
+		return a.handOver(ctx, o)
+	case !o.detach:
 		return a.foreground(ctx, path, o, nil)
 	}
 	reporter := lifecycle.InBackground()
 	if reporter == nil {
-		return a.background(ctx, path, o)
+		return a.background(ctx, path, podName(path, o.name))
 	}
 	err := a.foreground(ctx, path, o, reporter)
 	var ce *codeError
@@ -118,10 +126,10 @@ func (a *app) runPod(ctx context.Context, path string, o runOptions) error {
 	return &codeError{code: code} // the foreground says the rest
 }
 
-// background has the same command line run by a process of its own, and
-// returns once the containers run.
-func (a *app) background(ctx context.Context, path string, o runOptions) error {
-	defer a.slow("starting " + path)()
+// background has the same command line run by a process of its own, which starts
+// what, and returns once that runs. It prints its name.
+func (a *app) background(ctx context.Context, what, name string) error {
+	defer a.slow("starting " + what)()
 	_, err := lifecycle.Background(ctx, a.args)
 	var be *lifecycle.BackgroundError
 	if errors.As(err, &be) {
@@ -130,7 +138,7 @@ func (a *app) background(ctx context.Context, path string, o runOptions) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(a.stdout, podName(path, o.name))
+	_, err = fmt.Fprintln(a.stdout, name)
 	return err
 }
 
@@ -170,7 +178,7 @@ func (a *app) foreground(ctx context.Context, path string, o runOptions, reporte
 		return err
 	}
 	if machine.Kind != bundle.MachineHost {
-		if err := w.machine(&cfg, pod, machine, o); err != nil {
+		if err := w.machine(&cfg, pod, machine, o, a.warm); err != nil {
 			if cfg.Network != nil {
 				err = errors.Join(err, cfg.Network.Close())
 			}
@@ -180,6 +188,9 @@ func (a *app) foreground(ctx context.Context, path string, o runOptions, reporte
 	cfg.Root = a.root
 	cfg.Detached, cfg.Keep = reporter != nil, reporter != nil
 	cfg.Stdio = lifecycle.Stdio{In: file(a.stdin), Out: file(a.stdout), Err: file(a.stderr)}
+	if a.warm != nil {
+		cfg.Signals = a.warm.order.Signals
+	}
 	started := a.slow("starting " + pod.Name)
 	code, err := lifecycle.Run(ctx, cfg, func(p *lifecycle.Pod) {
 		started()
@@ -206,7 +217,7 @@ func (a *app) describe(ctx context.Context, path string, o runOptions) (*starlar
 	}
 	pod, err := load()
 	if err == nil {
-		pod.Name = podName(path, o.name)
+		pod.Name = podName(path, cmp.Or(o.warm, o.name))
 	}
 	return pod, err
 }

@@ -56,6 +56,7 @@ set -e
 trap 'seki stop p' EXIT
 cd /tmp
 seki run -d --name p --kernel /guests/full/$KERNEL /$FILE
+echo "it runs"
 for i in $(seq 120); do
 	if [ "$(for c in alice mallory; do seki logs p/$c; done | grep -c 'is done')" = 2 ]; then break; fi
 	sleep 1
@@ -161,10 +162,11 @@ func sh(ctx context.Context, t *testing.T, m *nested.Machine, script string) str
 	t.Helper()
 	var out bytes.Buffer
 	status, err := m.Run(ctx, &out, "sh", "-c", script)
+	t.Logf("%s", out.String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if t.Logf("%s", out.String()); status != 0 {
+	if status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 	return out.String()

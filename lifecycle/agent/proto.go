@@ -103,9 +103,10 @@ type Attach struct {
 	NIC       *bundle.NIC `json:"nic"`
 	Program   []byte      `json:"program"`
 	Audit     bool        `json:"audit,omitempty"`
-	// Card is the address of the machine's card that the container gets a link
-	// of its own on; empty gives it the card with its own address.
-	Card string `json:"card,omitempty"`
+	// Card is the address that the machine's card has, as it booted. Shared gives
+	// the container a link of its own on it, beside others, in place of the card.
+	Card   string `json:"card"`
+	Shared bool   `json:"shared,omitempty"`
 }
 
 // A process is the workload of a container, or with an Exec one that was

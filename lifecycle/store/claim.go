@@ -63,6 +63,23 @@ func (s *Store) Claim(st *State, plan func(*State) error) (*Pod, error) {
 	return p, nil
 }
 
+// Fill writes the state of a pod that has got its containers after [Store.Claim],
+// which gave st.Held its range; plan is as there.
+func (s *Store) Fill(p *Pod, st *State, plan func(*State) error) error {
+	unlock, err := s.exclusive()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.allocate(st); err != nil {
+		return err
+	}
+	if err := plan(st); err != nil {
+		return err
+	}
+	return p.Save(st)
+}
+
 // Adopt takes a pod whose supervisor died, so that nobody else cleans it up at
 // the same time. The state is nil if there is none: then nothing had been made
 // yet, or all has been removed. So it is if a power cut tore it: the pod did not

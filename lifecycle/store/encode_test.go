@@ -12,7 +12,7 @@ func TestEncodeForgetsNothing(t *testing.T) {
 	n, at := 3, time.Unix(1, 2)
 	// Without names: a field that is added must be set here, too.
 	full := State{
-		1, "a", "b<", "c", 4, at, at, true, &n, json.RawMessage(`{"d":1}`),
+		1, "a", "b<", "c", 4, at, at, true, &n, json.RawMessage(`{"d":1}`), &Container{Name: "h", Status: "i", IDBase: 7},
 		[]Container{{"e", "f", 5, 6, at, at, at, &n, true, json.RawMessage(`["g"]`)}, {}},
 	}
 	for _, s := range []State{full, {}, {Containers: []Container{}}} {

@@ -15,9 +15,10 @@ const (
 	idRanges = 4094        // the last ends at 2147352575
 )
 
-// allocate gives each container of st a range of its own. Every pod on disk
-// counts, also a dead one: its processes may still run under those ids. The
-// caller has the lock of the state directory.
+// allocate gives each container of st a range of its own, and the machine that is
+// held for them, unless it has one. Every pod on disk counts, also a dead one: its
+// processes may still run under those ids. The caller has the lock of the state
+// directory.
 func (s *Store) allocate(st *State) error {
 	list, err := s.List()
 	if err != nil {
@@ -28,7 +29,7 @@ func (s *Store) allocate(st *State) error {
 		if e.State == nil || e.Name == st.Name {
 			continue
 		}
-		for _, c := range e.State.Containers {
+		for _, c := range e.State.owners() {
 			if !c.Gone {
 				used[c.IDBase] = true
 			}
@@ -38,20 +39,38 @@ func (s *Store) allocate(st *State) error {
 	if err != nil {
 		return err
 	}
+	if st.Held != nil {
+		used[st.Held.IDBase] = true
+	}
 	n := uint32(0) // ranges looked at
-	for i := range st.Containers {
+	for _, c := range st.owners() {
+		if c == st.Held && c.IDBase != 0 {
+			continue
+		}
 		for ; ; n++ {
 			if n == idRanges {
 				return fmt.Errorf("pod %q: all %d ranges of host ids are in use", st.Name, idRanges)
 			}
 			if base := firstID + (first+n)%idRanges*IDRange; !used[base] {
-				st.Containers[i].IDBase = base
+				c.IDBase = base
 				n++
 				break
 			}
 		}
 	}
 	return nil
+}
+
+// owners are those of the pod that have a range.
+func (s *State) owners() []*Container {
+	var all []*Container
+	if s.Held != nil {
+		all = append(all, s.Held)
+	}
+	for i := range s.Containers {
+		all = append(all, &s.Containers[i])
+	}
+	return all
 }
 
 // firstRange is where the search for a free range begins: in another place for

@@ -28,7 +28,10 @@ type State struct {
 	Keep       bool            `json:"keep,omitempty"`    // the records stay when it has ended
 	ExitStatus *int            `json:"exit_status,omitempty"`
 	Network    json.RawMessage `json:"network,omitempty"` // what the data path must remove if the supervisor dies
-	Containers []Container     `json:"containers"`
+	// Held is a machine that was started before its containers, and ends with them;
+	// nil if there is none.
+	Held       *Container  `json:"held,omitempty"`
+	Containers []Container `json:"containers"`
 }
 
 // A Container is what state.json says of a container.
@@ -58,6 +61,13 @@ func (s *State) encode() ([]byte, error) {
 	o.TrueOpt("keep", s.Keep)
 	o.IntPtrOpt("exit_status", s.ExitStatus)
 	o.RawOpt("network", s.Network)
+	if s.Held != nil {
+		held, err := s.Held.encode()
+		if err != nil {
+			return nil, err
+		}
+		o.RawOpt("held", held)
+	}
 	if s.Containers == nil {
 		o.Raw("containers", nil)
 	} else {

@@ -13,35 +13,41 @@ import (
 	"sekimori/nicshadow/frame"
 )
 
-// Adopt makes a card of the machine, found by its address (cfg.MAC) in the
-// caller's network namespace, that of the namespace netns (nil: it stays): it is
-// moved there, named, configured and set up, and lo with it. A guest's cards are
-// so given to its containers; when netns ends, the kernel takes the card back.
-func Adopt(netns *os.File, cfg Config) error {
+// Adopt makes a card of the machine, found by its address in the caller's network
+// namespace, that of the namespace netns (nil: it stays): it is moved there, given
+// the address cfg.MAC and its name, configured and set up, and lo with it. A guest's
+// cards are so given to its containers; when netns ends, the kernel takes the card
+// back.
+func Adopt(netns *os.File, card frame.MAC, cfg Config) error {
 	if cfg.MTU == 0 {
 		cfg.MTU = 1500
 	}
 	if netns != nil {
-		if err := move(netns, cfg); err != nil {
-			return fmt.Errorf("card %v: %w", cfg.MAC, err)
+		if err := move(netns, card); err != nil {
+			return fmt.Errorf("card %v: %w", card, err)
 		}
 	}
-	if err := In(netns, func() error { return settle(cfg) }); err != nil {
-		return fmt.Errorf("card %v: %w", cfg.MAC, err)
+	if err := In(netns, func() error { return settle(card, cfg) }); err != nil {
+		return fmt.Errorf("card %v: %w", card, err)
 	}
 	return nil
 }
 
 // settle names and configures the card, in its new namespace.
-func settle(cfg Config) error {
+func settle(card frame.MAC, cfg Config) error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("netlink: %w", err)
 	}
 	defer h.Close()
-	link, err := byMAC(h, cfg)
+	link, err := byMAC(h, card)
 	if err != nil {
 		return err
+	}
+	if card != cfg.MAC {
+		if err := h.LinkSetHardwareAddr(link, cfg.MAC[:]); err != nil {
+			return fmt.Errorf("give it the address %v: %w", cfg.MAC, err)
+		}
 	}
 	if link.Attrs().Name != cfg.Name {
 		if err := h.LinkSetName(link, cfg.Name); err != nil {
@@ -53,13 +59,13 @@ func settle(cfg Config) error {
 
 // move moves the card to the namespace netns, down: it must not send a word
 // before it is configured.
-func move(netns *os.File, cfg Config) error {
+func move(netns *os.File, card frame.MAC) error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("netlink: %w", err)
 	}
 	defer h.Close()
-	link, err := byMAC(h, cfg)
+	link, err := byMAC(h, card)
 	if err != nil {
 		return err
 	}
@@ -82,7 +88,7 @@ func Link(netns *os.File, card frame.MAC, cfg Config) error {
 	}
 	err := link(netns, card, cfg)
 	if err == nil {
-		err = In(netns, func() error { return settle(cfg) })
+		err = In(netns, func() error { return settle(cfg.MAC, cfg) })
 	}
 	if err != nil {
 		return fmt.Errorf("link of card %v: %w", card, err)
@@ -96,7 +102,7 @@ func link(netns *os.File, card frame.MAC, cfg Config) error {
 		return fmt.Errorf("netlink: %w", err)
 	}
 	defer h.Close()
-	parent, err := byMAC(h, Config{MAC: card})
+	parent, err := byMAC(h, card)
 	if err != nil {
 		return err
 	}
@@ -116,14 +122,14 @@ func link(netns *os.File, card frame.MAC, cfg Config) error {
 	return h.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_VEPA})
 }
 
-// byMAC finds the card with the configuration's address.
-func byMAC(h *netlink.Handle, cfg Config) (netlink.Link, error) {
+// byMAC finds the card with that address.
+func byMAC(h *netlink.Handle, card frame.MAC) (netlink.Link, error) {
 	links, err := h.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list of cards: %w", err)
 	}
 	for _, l := range links {
-		if bytes.Equal(l.Attrs().HardwareAddr, cfg.MAC[:]) {
+		if bytes.Equal(l.Attrs().HardwareAddr, card[:]) {
 			return l, nil
 		}
 	}
