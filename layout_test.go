@@ -56,7 +56,7 @@ var upward = map[string]string{
 var trees = []string{"starlark", "lifecycle", "vmm", "nicshadow", "introspect"}
 
 // unsafeHere may import unsafe.
-var unsafeHere = []string{"lifecycle/linux", "vmm/guestmem", "vmm/kvm", "vmm/uml/jail"}
+var unsafeHere = []string{"lifecycle/linux", "vmm/guestmem", "vmm/kvm", "vmm/landlock", "vmm/uml/jail"}
 
 // exitHere are the packages that become another program, or end if they cannot.
 var exitHere = []string{"lifecycle/linux", "vmm/uml/jail", "nicshadow/hostlink"}

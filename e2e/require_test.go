@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	inkernel "sekimori/nicshadow/kernel"
-	"sekimori/vmm/uml/jail"
+	"sekimori/vmm/landlock"
 	"sekimori/vmm/uml/kernel"
 )
 
@@ -55,7 +55,7 @@ func missing(feature string) string {
 			return err.Error()
 		}
 	case "landlock":
-		if _, err := jail.LandlockVersion(); err != nil {
+		if _, err := landlock.Version(); err != nil {
 			return err.Error()
 		}
 	default:

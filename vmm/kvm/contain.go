@@ -15,8 +15,8 @@ import (
 // What a vCPU's thread can do is bounded from its first entry into the guest on:
 // it has no capability, no way to get one, and the system calls that running a
 // guest, judging its frames and the Go runtime take. None of them takes a path, an
-// address of a socket or the number of another process, so there is nothing that
-// namespaces of its own would hide.
+// address of a socket or the number of another process. (What stands behind this
+// list: walls.go.)
 //
 // The bound is the thread's: it has the process's memory, and is no wall against
 // who can write to that. It is one against what a confused device model could be
@@ -93,9 +93,12 @@ var filter = sync.OnceValues(func() ([]unix.SockFilter, error) {
 
 // contain bounds the calling thread, which its goroutine is locked to for good:
 // the runtime starts no thread from such a one.
-func contain() error {
+func contain(w *walls) error {
 	f, err := filter()
 	if err != nil {
+		return err
+	}
+	if err := w.enter(); err != nil {
 		return err
 	}
 	// An ambient capability is gone with the permitted one; a kernel without them
@@ -110,6 +113,9 @@ func contain() error {
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
+	}
+	if err := lockFiles(); err != nil {
+		return err
 	}
 	prog := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}
 	// SAFETY: the kernel reads prog and what it points to, which live on below.

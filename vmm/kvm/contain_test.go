@@ -13,15 +13,22 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sekimori/vmm/landlock"
 )
 
 // inThread runs f on a contained thread, which ends with it.
 func inThread(t *testing.T, f func()) {
 	t.Helper()
+	w, err := newWalls()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		err := contain()
+		err := contain(w)
 		if err == nil {
 			f()
 		}
@@ -59,15 +66,31 @@ func TestContained(t *testing.T) {
 		}
 	})
 	// Seen from outside: capset of its own thread is not for it any more.
-	tid, end, ended := make(chan int), make(chan bool), make(chan bool)
+	tids, end, ended := make(chan int), make(chan bool), make(chan bool)
 	go func() {
 		defer close(ended)
 		inThread(t, func() {
-			tid <- unix.Gettid()
+			tids <- unix.Gettid()
 			<-end
 		})
 	}()
-	status, err := os.ReadFile("/proc/self/task/" + strconv.Itoa(<-tid) + "/status")
+	task := "/proc/self/task/" + strconv.Itoa(<-tids)
+	status, err := os.ReadFile(task + "/status")
+	if os.Geteuid() == 0 {
+		for _, name := range walled {
+			own, err := os.Readlink("/proc/self/ns/" + name)
+			its, ierr := os.Readlink(task + "/ns/" + name)
+			if err != nil || ierr != nil || its == own {
+				t.Errorf("namespace %s: %s, %v; of the process: %s, %v", name, its, ierr, own, err)
+			}
+		}
+		if files, err := os.ReadDir(task + "/root/"); err != nil || len(files) > 0 {
+			t.Errorf("its root: %v, %v", files, err)
+		}
+		if files, err := os.ReadDir(task + "/cwd/"); err != nil || len(files) > 0 {
+			t.Errorf("its working directory: %v, %v", files, err)
+		}
+	}
 	close(end)
 	<-ended
 	if err != nil {
@@ -86,6 +109,31 @@ func TestContained(t *testing.T) {
 	if err := exec.Command("/proc/self/exe", "-test.run=^$").Run(); err != nil {
 		t.Errorf("another thread: exec: %v", err)
 	}
+}
+
+// TestLockFiles: without the list of system calls there is still no file, for a
+// user who can have no namespaces either.
+func TestLockFiles(t *testing.T) {
+	if _, err := landlock.Version(); err != nil {
+		t.Skip("no Landlock: ", err)
+	}
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and ends with this goroutine
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			t.Error(err)
+		}
+		if err := lockFiles(); err != nil {
+			t.Error(err)
+		}
+		for _, path := range []string{"/proc/self/exe", "/dev/null", "/"} {
+			if f, err := os.Open(path); !errors.Is(err, unix.EACCES) {
+				t.Errorf("open %s: %v, %v", path, f, err)
+			}
+		}
+	}()
+	<-done
 }
 
 // TestDeadly: a call that only an attacker makes is the end of the process.

@@ -22,6 +22,7 @@ type Machine struct {
 	dev     *os.File // /dev/kvm
 	vm      int
 	ram     *ram
+	walls   *walls // around the threads of cpus
 	cpus    []*vcpu
 	devices []*device
 	serial  *serial
@@ -77,6 +78,9 @@ func (m *Machine) build(c *Config) (err error) {
 	}
 	m.vm = int(vm)
 	unix.CloseOnExec(m.vm)
+	if m.walls, err = newWalls(); err != nil {
+		return err
+	}
 	if m.ram, err = newRAM(uint64(c.Memory)); err != nil {
 		return err
 	}
@@ -247,6 +251,9 @@ func (m *Machine) release() error {
 	}
 	if m.uart != nil {
 		errs = append(errs, m.uart.close())
+	}
+	if m.walls != nil {
+		errs = append(errs, m.walls.close())
 	}
 	if m.vm >= 0 {
 		errs = append(errs, unix.Close(m.vm))

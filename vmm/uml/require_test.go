@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"sekimori/vmm/initramfs"
+	"sekimori/vmm/landlock"
 	"sekimori/vmm/uml"
-	"sekimori/vmm/uml/jail"
 	"sekimori/vmm/uml/kernel"
 )
 
@@ -34,7 +34,7 @@ func requireKernel(t testing.TB) kernel.Kernel {
 	t.Helper()
 	k, err := kernel.Find(kernel.Dirs(os.Getenv)...)
 	require(t, "uml", err == nil)
-	_, err = jail.LandlockVersion()
+	_, err = landlock.Version()
 	require(t, "landlock", err == nil)
 	return k
 }

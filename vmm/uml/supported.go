@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sekimori/vmm/landlock"
 	"sekimori/vmm/uml/jail"
 	"sekimori/vmm/uml/kernel"
 )
@@ -63,7 +64,7 @@ func cause(err error) string {
 // tryJail builds one for nothing.
 func tryJail(ctx context.Context) Feature {
 	f := Feature{Name: "jail"}
-	version, err := jail.LandlockVersion()
+	version, err := landlock.Version()
 	if err != nil {
 		f.Detail, f.Hint = "Landlock: "+err.Error(), "machine uml wants Linux 5.13 with Landlock among the lsm= of its command line"
 		return f
