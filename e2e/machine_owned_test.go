@@ -26,6 +26,9 @@ func TestMachineOwned(t *testing.T) {
 			t.Errorf("root of the guest does not say %q:\n%s", want, out)
 		}
 	}
+	if _, n := l.nobodys(lanPod); n < 3 {
+		t.Errorf("%d hypercalls were counted as refused; want 3 at least", n)
+	}
 	st := l.stats(lanPod)
 	if st["mallory"].Program == before["mallory"].Program || st["mallory"].Mode != "audit" {
 		t.Fatalf("the guest's own policy is not in force: %+v", st["mallory"])

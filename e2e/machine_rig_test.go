@@ -242,6 +242,20 @@ func (f figures) reasons() map[string]uint64 {
 	return m
 }
 
+// nobodys counts what belongs to no container of a pod: frames whose sender was not
+// found, and hypercalls that were refused.
+func (r *rig) nobodys(pod string) (frames, calls uint64) {
+	r.t.Helper()
+	var report struct {
+		Unattributed uint64
+		Refused      uint64 `json:"hypercalls_refused"`
+	}
+	if err := json.Unmarshal([]byte(r.must("stats", "--json", pod)), &report); err != nil {
+		r.t.Fatal(err)
+	}
+	return report.Unattributed, report.Refused
+}
+
 // stats are the figures of a pod, by container.
 func (r *rig) stats(pod string) map[string]figures {
 	r.t.Helper()

@@ -34,6 +34,9 @@ func TestMachineRung(t *testing.T) {
 			t.Errorf("%s: program %s, mode %s; was %s, %s", name, is.Program, is.Mode, was.Program, was.Mode)
 		}
 	}
+	if _, n := l.nobodys(lanPod); n < 4*14 {
+		t.Errorf("%d hypercalls were counted as refused; want %d at least", n, 4*14)
+	}
 	log, err := os.ReadFile(filepath.Join(l.state, "pods", lanPod, "supervisor.log"))
 	if err != nil {
 		t.Fatal(err)

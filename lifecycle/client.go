@@ -129,6 +129,16 @@ func (c *Client) Stats(ctx context.Context, container string) ([]ContainerStats,
 	return r.Stats, nil
 }
 
+// PodStats are those of all containers, and what the pod's network says of itself
+// (nil: it has none).
+func (c *Client) PodStats(ctx context.Context) (all []ContainerStats, network json.RawMessage, err error) {
+	r, err := c.ask(ctx, &request{Verb: ctlStats})
+	if err != nil {
+		return nil, nil, err
+	}
+	return r.Stats, r.Pod, nil
+}
+
 // Stop stops the pod and returns when nothing is left of it; timeout as in
 // [Pod.Stop].
 func (c *Client) Stop(ctx context.Context, timeout time.Duration) error {

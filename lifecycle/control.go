@@ -105,6 +105,7 @@ type reply struct {
 	OK    bool             `json:"ok"`
 	Error string           `json:"error,omitempty"`
 	Stats []ContainerStats `json:"stats,omitempty"`
+	Pod   json.RawMessage  `json:"pod,omitempty"` // what belongs to no card
 	Pid   int              `json:"pid,omitempty"`
 	Exit  *exitReply       `json:"exit,omitempty"`
 

@@ -29,7 +29,8 @@ type Network interface {
 	LoadPolicy(ctx context.Context, name string, program []byte, mode string) error
 	// SetMode changes between [Enforce] and [Audit].
 	SetMode(ctx context.Context, name, mode string) error
-	// Stats returns the card's counters, as JSON.
+	// Stats returns the card's counters, as JSON; those of the pod as a whole, of what
+	// belongs to none of its cards, for an empty name.
 	Stats(ctx context.Context, name string) (json.RawMessage, error)
 	// Detach removes the card. Frames it still sends are dropped.
 	Detach(name string) error

@@ -43,7 +43,11 @@ func (s *server) do(w *wire, req *request) (*reply, error) {
 		for _, c := range list {
 			r.Stats = append(r.Stats, c.figures(ctx))
 		}
-		return r, nil
+		var err error
+		if p.cfg.Network != nil && req.Container == "" {
+			r.Pod, err = p.cfg.Network.Stats(ctx, "")
+		}
+		return r, err
 	case ctlSignal:
 		return nil, list[0].Signal(syscall.Signal(req.Signal))
 	case ctlMode:

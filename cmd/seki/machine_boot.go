@@ -50,8 +50,9 @@ type machine struct {
 	log    *slog.Logger
 	secret [agent.SecretSize]byte
 	nics   []*guestNIC
-	shared *sharedNIC // the card of all of them; nil if each has its own
-	bell   *bell      // of machine kvm; nil if hypercalls come over the agent's channel
+	shared *sharedNIC                       // the card of all of them; nil if each has its own
+	bell   *bell                            // of machine kvm; nil if hypercalls come over the agent's channel
+	calls  atomic.Pointer[hypercall.Server] // of the agent's channel, once it is open
 	agent  channel
 	files  atomic.Pointer[p9.Server] // nil until bind
 	boot   sync.Once
@@ -275,9 +276,25 @@ func (m *machine) hypercalls(conn net.Conn) {
 		m.log.Warn("hypercalls over the agent's channel are refused: it has a doorbell")
 		return
 	}
-	if err := hypercall.NewServer(m.policy, m.secret, 0).Serve(conn); err != nil && !m.ending(err) {
+	s := hypercall.NewServer(m.policy, m.secret, 0)
+	m.calls.Store(s)
+	if err := s.Serve(conn); err != nil && !m.ending(err) {
 		m.log.Warn("hypercalls ended", "err", err)
 	}
+}
+
+// refused counts the hypercalls that were.
+func (m *machine) refused() (n uint64) {
+	s := m.calls.Load()
+	if m.bell != nil {
+		s, n = m.bell.server, m.bell.refused.Load()
+	}
+	if s != nil {
+		for _, k := range s.Refused() {
+			n += k
+		}
+	}
+	return n
 }
 
 // file serves an export.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"sekimori/introspect"
 	"sekimori/vmm/guestmem"
@@ -28,7 +29,7 @@ type bell struct {
 	once    sync.Once
 	guest   *introspect.Guest // nil, and err, if it cannot be read
 	err     error
-	refused int
+	refused atomic.Uint64
 }
 
 // maxRefusals is how many that were turned away are logged: who may ring can ring
@@ -40,7 +41,7 @@ func (b *bell) serve(r *kvm.Regs, request []byte) []byte {
 	b.once.Do(func() { b.guest, b.err = b.reader(b.memory(), introspect.NewMembers()) })
 	regs := introspectRegisters(r)
 	if err := b.agent(&regs); err != nil {
-		if b.refused++; b.refused <= maxRefusals {
+		if b.refused.Add(1) <= maxRefusals {
 			b.log.Warn("hypercall refused: not the agent's", "err", err)
 		}
 		return nil

@@ -77,7 +77,7 @@ func TestBellUnread(t *testing.T) {
 			t.Fatalf("answered %q", got)
 		}
 	}
-	if b.refused != 2*maxRefusals || !errors.Is(b.err, unread) {
-		t.Errorf("%d refused, %v", b.refused, b.err)
+	if b.refused.Load() != 2*maxRefusals || !errors.Is(b.err, unread) {
+		t.Errorf("%d refused, %v", b.refused.Load(), b.err)
 	}
 }

@@ -141,6 +141,14 @@ func (n *guestNetwork) Attach(ctx context.Context, name string, nic *bundle.NIC,
 	return nil
 }
 
+// Stats adds what the guest asked for and was not given.
+func (n *guestNetwork) Stats(ctx context.Context, name string) (json.RawMessage, error) {
+	if name == "" {
+		return json.Marshal(podStats{Unattributed: n.table.Unattributed(), Refused: n.machine.refused()})
+	}
+	return n.network.Stats(ctx, name)
+}
+
 // remove takes a card from its container.
 func (n *guestNetwork) remove(g *guestNIC, sender uint32) error {
 	unplug := func() error { return n.machine.shared.port.Load().Detach(nicshadow.Sender(sender)) }

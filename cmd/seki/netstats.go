@@ -37,6 +37,16 @@ type drop struct {
 	Would  bool   `json:"would"` // audit mode: they went on
 }
 
+// podStats is what `stats --json` says of what belongs to no container.
+type podStats struct {
+	// Unattributed counts frames that dropped because nobody was found to have sent
+	// them.
+	Unattributed uint64 `json:"unattributed"`
+	// Refused counts hypercalls that were refused: who made them may not, or asked for
+	// what the guest has no right to.
+	Refused uint64 `json:"hypercalls_refused"`
+}
+
 func newNetStats(st hypercall.Stats) netStats {
 	out := netStats{
 		Mode: "enforce", Frames: st.Frames, Bytes: st.Bytes,

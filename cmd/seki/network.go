@@ -220,8 +220,11 @@ func (n *network) with(name string, do func(*card) error) error {
 	return do(c)
 }
 
-// Stats returns a [netStats].
+// Stats returns a [netStats], or for no name a [podStats].
 func (n *network) Stats(_ context.Context, name string) (json.RawMessage, error) {
+	if name == "" {
+		return json.Marshal(podStats{Unattributed: n.table.Unattributed()})
+	}
 	var st hypercall.Stats
 	err := n.with(name, func(c *card) (err error) {
 		st, err = n.calls.Stats(c.sender)

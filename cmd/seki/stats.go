@@ -15,6 +15,7 @@ import (
 type statsReport struct {
 	Pod        string           `json:"pod"`
 	Containers []containerStats `json:"containers"`
+	podStats
 }
 
 type containerStats struct {
@@ -33,7 +34,9 @@ func (a *app) statsCommand() *cobra.Command {
 		Short: "count frames and what became of them, memory and time",
 		Long: `Stats prints, for each container of a running pod, the frames that it sent and
 what became of them: those that dropped with the line of the file that decided,
-or the reason why no line was asked. "would drop" is what audit mode let go on.`,
+or the reason why no line was asked. "would drop" is what audit mode let go on.
+Below stands what belongs to no container: frames whose sender was not found, and
+hypercalls of a machine that were refused.`,
 		Example: "  seki stats arp_guard",
 		Args:    args(1, 1, "one POD"),
 	}
@@ -46,11 +49,16 @@ or the reason why no line was asked. "would drop" is what audit mode let go on.`
 			return err
 		}
 		defer c.Close()
-		all, err := c.Stats(cmd.Context(), "")
+		all, network, err := c.PodStats(cmd.Context())
 		if err != nil {
 			return err
 		}
 		report := statsReport{Pod: args[0], Containers: []containerStats{}}
+		if network != nil {
+			if err := json.Unmarshal(network, &report.podStats); err != nil {
+				return fmt.Errorf("counters of the pod: %w", err)
+			}
+		}
 		for _, s := range all {
 			r := containerStats{Name: s.Name, Status: string(s.Status), Pid: s.Pid, Stats: s.Stats, Error: s.Error}
 			if len(s.Network) > 0 {
@@ -104,6 +112,12 @@ func (a *app) printStats(report statsReport) error {
 		if err := t.Flush(); err != nil {
 			return err
 		}
+	}
+	if n := report.Unattributed; n > 0 {
+		fmt.Fprintf(a.stdout, "\nnobody's: %s dropped, whose sender was not found\n", count(int(n), "frame"))
+	}
+	if n := report.Refused; n > 0 {
+		fmt.Fprintf(a.stdout, "\nthe machine: %s refused\n", count(int(n), "hypercall"))
 	}
 	return nil
 }
