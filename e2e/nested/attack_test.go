@@ -23,9 +23,9 @@ func TestAttacks(t *testing.T) {
 			out := sh(ctx, t, m, `
 ln -s /bin/seki /programs/seki
 cd /tests; export SEKI_TEST_KVM_KERNEL=/guests/full/vmlinux SEKI_TEST_PROGRAMS=/programs SEKI_TEST_REQUIRE=root,ip
-./e2e.test -test.v -test.timeout 14m -test.run '^TestMachine(Attacks|Audit|Root|Tricks|Owned|Rung|Warm|WarmSignals|WarmEnds|WarmAttacks)$'
+./e2e.test -test.v -test.timeout 14m -test.run '^TestMachine(Attacks|Audit|Root|Tricks|Owned|Rung|Driven|Warm|WarmSignals|WarmEnds|WarmAttacks)$'
 `)
-			for _, test := range []string{"Attacks", "Audit", "Root", "Tricks", "Owned", "Rung", "Warm", "WarmSignals", "WarmEnds", "WarmAttacks"} {
+			for _, test := range []string{"Attacks", "Audit", "Root", "Tricks", "Owned", "Rung", "Driven", "Warm", "WarmSignals", "WarmEnds", "WarmAttacks"} {
 				if !strings.Contains(out, "--- PASS: TestMachine"+test+" ") {
 					t.Errorf("TestMachine%s did not pass", test)
 				}

@@ -46,7 +46,7 @@ func TestLinux(t *testing.T) {
 		{"two processors, power off", image, 2, 192 << 20, "poweroff", ""},
 		{"unpacked, by PVH, restart", vmlinux, 1, 192 << 20, "restart", "machine: the guest restarted"},
 		{"above 4 GiB, panic", image, 1, 4 << 30, "panic", "machine: the guest's kernel panicked: its first process ended"},
-		{"killed", vmlinux, 1, 192 << 20, "hang", "machine: killed"},
+		{"as little memory as there may be, killed", vmlinux, 1, 96 << 20, "hang", "machine: killed"},
 	}
 	if testing.Short() { // a boot takes half a minute where everything is emulated
 		cases = cases[:2]
