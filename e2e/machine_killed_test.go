@@ -168,3 +168,28 @@ container(name = "a", rootfs = host_root(), args = ["/t/inside", "tick"], mounts
 		})
 	}
 }
+
+// TestMachineStandsStill: a guest that does nothing any more cannot keep its pod from
+// being stopped.
+func TestMachineStandsStill(t *testing.T) {
+	require(t, "root", "uml")
+	r := newRig(t)
+	r.start("pod", `
+machine("uml")
+container(name = "a", rootfs = host_root(), args = ["/t/inside", "idle"], mounts = [bind("tools", "/t")])
+`)
+	tree := below(r.ps()[0].Pid)
+	if err := unix.Kill(tree[1].pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	r.must("stop", "--timeout", "1s", "pod")
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	for _, p := range tree {
+		if !within(5*time.Second, func() bool { return !p.lives() }) {
+			t.Errorf("%v lives", p)
+		}
+	}
+}

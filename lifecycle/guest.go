@@ -3,9 +3,11 @@ package lifecycle
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,6 +24,8 @@ type Machine interface {
 	Place(context.Context, RuntimeConfig) (*agent.Client, agent.CreateConfig, error)
 	// Agent is the machine's, if it runs.
 	Agent() (*agent.Client, error)
+	// Kill ends the machine, whatever it does; why is for people.
+	Kill(why string)
 	// Cgroups are the host's cgroups that the machine is going to be in, which
 	// is all that a killed supervisor may leave of it.
 	Cgroups(RuntimeConfig) []string
@@ -56,13 +60,17 @@ func (g guest) Create(ctx context.Context, c RuntimeConfig) (Instance, error) {
 		k.Destroy()
 		return nil, err
 	}
-	return &guestInstance{k, record}, nil
+	return &guestInstance{Container: k, machine: g.Machine, record: record, ended: make(chan struct{})}, nil
 }
 
 // A guestInstance is a container of a machine in the words of this package.
 type guestInstance struct {
 	*agent.Container
-	record json.RawMessage
+	machine Machine
+	record  json.RawMessage
+	ended   chan struct{} // closed when Wait has returned, or Destroy
+	end     sync.Once     // closes it
+	kill    sync.Once
 }
 
 func (i *guestInstance) Pid() int { return i.Container.Pid() }
@@ -73,8 +81,34 @@ func (i *guestInstance) NetNS() (*os.File, error) { return nil, nil }
 func (i *guestInstance) Record() (json.RawMessage, error) { return i.record, nil }
 
 func (i *guestInstance) Wait() (ExitStatus, error) {
+	defer i.end.Do(func() { close(i.ended) })
 	st, err := i.Container.Wait()
 	return ExitStatus(st), err
+}
+
+// deadline is how long a guest may take to end a container that it was told to kill,
+// from when it was told.
+const deadline = 15 * time.Second
+
+// Kill has the agent end all processes of the container. A guest that does not, for
+// it stands still or somebody owns it, is ended itself: its word is not needed.
+func (i *guestInstance) Kill() error {
+	i.kill.Do(func() {
+		over := time.AfterFunc(deadline, func() { i.machine.Kill("its guest was told to kill a container, and has not") })
+		go func() { // ends with the container, which that sees to
+			if errors.Is(i.Container.Kill(), agent.ErrNoAnswer) {
+				over.Reset(0)
+			}
+			<-i.ended
+			over.Stop()
+		}()
+	})
+	return nil
+}
+
+func (i *guestInstance) Destroy() error {
+	defer i.end.Do(func() { close(i.ended) }) // nobody waits for what was never started
+	return i.Container.Destroy()
 }
 
 func (i *guestInstance) Exec(ctx context.Context, c ExecConfig) (Process, error) {

@@ -123,6 +123,12 @@ func (m *machine) Agent() (*agent.Client, error) {
 	return m.client, m.err
 }
 
+// Kill ends the machine.
+func (m *machine) Kill(why string) {
+	m.log.Warn("machine killed: " + why)
+	m.guest.Kill()
+}
+
 // Cgroups are those that the machine is bounded by; an ordinary user has none.
 func (m *machine) Cgroups(c lifecycle.RuntimeConfig) []string {
 	if os.Geteuid() != 0 || m.cfg.kind != bundle.MachineUML {

@@ -23,6 +23,8 @@ type Client struct {
 	host *Host
 	peer *peer
 	last atomic.Uint64 // number of the last exec
+	// still says that the agent took too long for the last of what is done at once.
+	still atomic.Bool
 }
 
 func newClient(h *Host, conn net.Conn) *Client {
@@ -113,15 +115,28 @@ func (c *Client) call(verb string, in, out any) error {
 	return c.peer.call(context.Background(), verb, in, out)
 }
 
-// quickTimeout is how long the agent may take for what its kernel does at once.
-const quickTimeout = 10 * time.Second
+// quickTimeout is how long the agent may take for what its kernel does at once, and
+// stillTimeout how long if it took longer the last time.
+const (
+	quickTimeout = 10 * time.Second
+	stillTimeout = time.Second
+)
+
+// ErrNoAnswer is the error of a call that the agent took too long for.
+var ErrNoAnswer = errors.New("the agent does not answer")
 
 // quick is call for what the guest does at once: a guest that stands still
 // holds up nobody for long.
 func (c *Client) quick(verb string, in, out any) error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), quickTimeout, fmt.Errorf("the agent did not answer within %v", quickTimeout))
+	timeout := quickTimeout
+	if c.still.Load() {
+		timeout = stillTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, ErrNoAnswer)
 	defer cancel()
-	return c.peer.call(ctx, verb, in, out)
+	err := c.peer.call(ctx, verb, in, out)
+	c.still.Store(errors.Is(err, ErrNoAnswer))
+	return err
 }
 
 func ignoreGone(err error) error {
