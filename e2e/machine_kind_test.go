@@ -42,6 +42,15 @@ func ownKernelFlags() []string {
 	return []string{"--machine", "uml"}
 }
 
+// ordinaryUser is what stands before seki's name for it to run as one. Where kvm is
+// tested there is only busybox, whose setpriv cannot do that.
+func ordinaryUser() []string {
+	if onKVM() {
+		return []string{"su", "-s", "/bin/sh", "nobody", "-c", `HOME=/tmp exec "$@"`, "--", "sh"}
+	}
+	return nobodyPrefix
+}
+
 // patience is how long to wait for what takes that long on machine uml: an emulated
 // processor is some twenty times slower.
 func patience(d time.Duration) time.Duration {

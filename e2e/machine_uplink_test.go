@@ -95,17 +95,17 @@ func serveUDP(u net.PacketConn) {
 // own, for several containers; what is not theirs to reach is refused, and the
 // gateway takes no address but its own.
 func TestMachineUplink(t *testing.T) {
-	require(t, "root", "netns", "uml", "setpriv", "ping", "ip")
+	requireMachine(t, "root", "netns", ordinaryUser()[0], "ping", "ip")
 	ns := world(t)
-	prefix := append([]string{"nsenter", fmt.Sprintf("--net=/proc/%d/fd/%d", os.Getpid(), ns.Fd())}, nobodyPrefix...)
+	prefix := append([]string{"nsenter", fmt.Sprintf("--net=/proc/%d/fd/%d", os.Getpid(), ns.Fd())}, ordinaryUser()...)
 	r := newRig(t, prefix...)
 	r.write("resolv.conf", "nameserver 192.0.2.1\n")
-	r.start("out", `
-machine("uml")
+	r.start("out", "machine("+ownKernel()+")"+`
 uplink(ip = "10.9.0.1/24", masquerade = True)
 P = policy(allow_arp = True, allow_ipv4 = True, allow_icmp = True, allow_tcp = True, allow_udp = True)
 [container(
     name = name, rootfs = host_root(), args = ["sleep", "1000"], mounts = [bind("tools", "/t")], stop_timeout = "1s",
+    capabilities = DEFAULT_CAPABILITIES + ["NET_RAW"], # busybox's ping wants it
     nic = nic(addr, gateway = ip("10.9.0.1"), policy = P),
 ) for name, addr in (("a", "10.9.0.2/24"), ("b", "10.9.0.3/24"))]
 `)
@@ -146,7 +146,7 @@ udp 255.255.255.255:7001: no answer
 	}
 
 	// Root's word is not to be had: the user's network cannot be routed to.
-	file := r.write("routed.star", "machine(\"uml\")\nuplink(ip = \"10.9.0.1/24\")\n"+`container(name = "a", rootfs = host_root(), args = ["true"])`)
+	file := r.write("routed.star", "machine("+ownKernel()+")\nuplink(ip = \"10.9.0.1/24\")\n"+`container(name = "a", rootfs = host_root(), args = ["true"])`)
 	if _, errs, code := r.seki("run", file); code == 0 || !strings.Contains(errs, "masquerade = True") {
 		t.Errorf("an uplink without masquerade: exit code %d, %s", code, errs)
 	}
