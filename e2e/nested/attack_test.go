@@ -24,7 +24,7 @@ func TestAttacks(t *testing.T) {
 			out := sh(ctx, t, m, `
 ln /bin/seki /programs/seki; chmod 666 /dev/kvm
 cd /tests; export SEKI_TEST_KVM_KERNEL=/guests/full/vmlinux SEKI_TEST_PROGRAMS=/programs SEKI_TEST_REQUIRE=root,ip
-./e2e.test -test.v -test.timeout 14m -test.run '^TestMachine(Attacks|Audit|Root|Tricks|Owned|Rung|Driven|Uplink|Warm|WarmSignals|WarmEnds|WarmAttacks)$'
+./e2e.test -test.v -test.timeout 24m -test.run '^TestMachine(Attacks|Audit|Root|Tricks|Owned|Rung|Driven|Uplink|Warm|WarmSignals|WarmEnds|WarmAttacks)$'
 `)
 			for _, test := range []string{"Attacks", "Audit", "Root", "Tricks", "Owned", "Rung", "Driven", "Uplink", "Warm", "WarmSignals", "WarmEnds", "WarmAttacks"} {
 				if !strings.Contains(out, "--- PASS: TestMachine"+test+" ") {

@@ -16,7 +16,7 @@ import (
 
 // bootTime is what a boot of L1 and its commands may take, which bounds what hangs:
 // a boot takes 7 s where nothing else runs.
-const bootTime = 15 * time.Minute
+const bootTime = 25 * time.Minute
 
 func boot(t *testing.T, cfg nested.Config) (context.Context, *nested.Machine) {
 	t.Helper()
