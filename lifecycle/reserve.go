@@ -111,7 +111,7 @@ func (r *Reservation) fill(cfg PodConfig) (*Pod, error) {
 	r.mu.Unlock()
 	p := r.pod
 	// Whoever asks on the socket waits until the containers run.
-	cfg.Name, cfg.Runtime = p.cfg.Name, p.runtime
+	cfg.Name, cfg.Runtime, cfg.Root = p.cfg.Name, p.runtime, p.cfg.Root
 	p.cfg = cfg
 	s, err := store.Open(rootOr(cfg.Root))
 	if err == nil {

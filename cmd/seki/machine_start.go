@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -141,7 +142,11 @@ func (a *app) keepWarm(ctx context.Context, name string, spec bundle.Machine, o 
 	if err != nil {
 		return err
 	}
-	r, err := lifecycle.Reserve(ctx, lifecycle.PodConfig{Name: name, Machine: string(spec.Kind), Root: a.root, Runtime: lifecycle.Guest(m), Log: log})
+	root, err := filepath.Abs(a.root) // an order changes the working directory
+	if err != nil {
+		return err
+	}
+	r, err := lifecycle.Reserve(ctx, lifecycle.PodConfig{Name: name, Machine: string(spec.Kind), Root: root, Runtime: lifecycle.Guest(m), Log: log})
 	if err != nil {
 		return errors.Join(err, m.close())
 	}
