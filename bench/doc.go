@@ -18,8 +18,9 @@
 //     than that of gVisor's runsc; one more container within 50; and a frame that
 //     is traced to its sender takes at most a quarter longer than one that need
 //     not be;
-//   - the first word of hello in a machine that waits for it, what a machine takes of memory, and how fast its containers read and write
-//     files of the host over 9P: shown, without a bar;
+//   - the first word of hello in a machine that waits for it, what a machine takes
+//     of memory, and how fast its containers read and write files of the host over
+//     9P: shown, without a bar;
 //   - on KVM, to find out who sent a frame and to judge it takes at most a tenth
 //     of what a small guest's kick of its card takes without, and no allocation;
 //   - a container with NIC, policy, cgroup and seccomp starts and ends in less

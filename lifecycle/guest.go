@@ -86,15 +86,15 @@ func (i *guestInstance) Wait() (ExitStatus, error) {
 	return ExitStatus(st), err
 }
 
-// deadline is how long a guest may take to end a container that it was told to kill,
+// killTimeout is how long a guest may take to end a container that it was told to kill,
 // from when it was told.
-const deadline = 15 * time.Second
+const killTimeout = 15 * time.Second
 
 // Kill has the agent end all processes of the container. A guest that does not, for
 // it stands still or somebody owns it, is ended itself: its word is not needed.
 func (i *guestInstance) Kill() error {
 	i.kill.Do(func() {
-		over := time.AfterFunc(deadline, func() { i.machine.Kill("its guest was told to kill a container, and has not") })
+		over := time.AfterFunc(killTimeout, func() { i.machine.Kill("its guest was told to kill a container, and has not") })
 		go func() { // ends with the container, which that sees to
 			if errors.Is(i.Container.Kill(), agent.ErrNoAnswer) {
 				over.Reset(0)

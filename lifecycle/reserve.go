@@ -172,9 +172,9 @@ func (r *Reservation) first(s *server, w *wire, req *request) (done bool) {
 
 // An Order is a client's wish that containers run in a machine that waits for them.
 type Order struct {
-	Args []string    // the command line, without the program's name
-	Dir  string      // the working directory
-	In   [3]*os.File // the client's standard input, output and error; the receiver closes them
+	Args  []string    // the command line, without the program's name
+	Dir   string      // the working directory
+	Stdio [3]*os.File // the client's standard input, output and error; the receiver closes them
 	// Signals are those that the client was sent, for [PodConfig].Signals. If it goes
 	// away before Done, SIGTERM is the last.
 	Signals <-chan os.Signal
@@ -188,7 +188,7 @@ type Order struct {
 func newOrder(w *wire, req *runRequest, log *slog.Logger) *Order {
 	signals := make(chan os.Signal, 64)
 	o := &Order{
-		Args: req.Args, Dir: req.Dir, In: [3]*os.File(w.files), Signals: signals,
+		Args: req.Args, Dir: req.Dir, Stdio: [3]*os.File(w.files), Signals: signals,
 		wire: &wire{conn: w.conn, max: w.max, buf: w.buf}, done: make(chan struct{}),
 	}
 	w.conn, w.files = nil, nil

@@ -34,7 +34,7 @@ func (r *rig) order(res *lifecycle.Reservation, c *lifecycle.Client) (*lifecycle
 	}
 	select {
 	case o := <-res.Orders():
-		for _, f := range o.In {
+		for _, f := range o.Stdio {
 			f.Close()
 		}
 		if !slices.Equal(o.Args, []string{"run", "x.star"}) || o.Dir != "/dir" {

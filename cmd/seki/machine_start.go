@@ -81,14 +81,9 @@ have one.`,
 
 var warmKinds, nicKinds = []string{"uml", "kvm"}, []string{"own", "shared"}
 
-// Limits of the flags. A device more is an interrupt of the guest and a socket of the
-// host; a packet is bounded as in nic(mtu).
-const (
-	maxWarmCards = 32
-	minMTU       = 68
-	maxMTU       = 9000
-	minWarm      = 32 << 20
-)
+// maxWarmCards bounds --cards: each is an interrupt of the guest and a socket of the
+// host.
+const maxWarmCards = 32
 
 // spec checks the flags.
 func (o *startOptions) spec(a *app) (bundle.Machine, error) {
@@ -102,12 +97,12 @@ func (o *startOptions) spec(a *app) (bundle.Machine, error) {
 		return m, usage("--nic %q: want own or shared%s", o.nic, meant(o.nic, nicKinds))
 	case err != nil:
 		return m, usage("--memory: %w", err)
-	case memory < minWarm || memory > 1<<62:
+	case memory < config.MinMachine || memory > 1<<62:
 		return m, usage("--memory %s: want at least 32MiB", o.memory)
 	case o.cards < 0 || o.cards > maxWarmCards:
 		return m, usage("--cards %d: want 0 to %d", o.cards, maxWarmCards)
-	case o.mtu < minMTU || o.mtu > maxMTU:
-		return m, usage("--mtu %d: want %d to %d", o.mtu, minMTU, maxMTU)
+	case o.mtu < config.MinMTU || o.mtu > config.MaxMTU:
+		return m, usage("--mtu %d: want %d to %d", o.mtu, config.MinMTU, config.MaxMTU)
 	case o.cpus < 0:
 		return m, usage("--cpu %g: want more than 0", o.cpus)
 	}

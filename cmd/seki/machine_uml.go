@@ -38,7 +38,7 @@ func (m *machine) startUML(ctx context.Context, c lifecycle.RuntimeConfig, initr
 		path = ""
 	}
 	cfg := uml.Config{
-		Kernel: m.cfg.kernel, Info: m.cfg.info, LPJ: m.cfg.lpj, Memory: m.cfg.memory, InitRD: initrd, InitRDPath: path, Init: "/seki", Together: true,
+		Kernel: m.cfg.kernel, Info: m.cfg.info, LPJ: m.cfg.lpj, Memory: m.cfg.memory, InitRD: initrd, InitRDPath: path, Init: "/seki", OneCPU: true,
 		Devices: []uml.Device{{ID: int(m.agent.device().Type())}}, Append: slices.Concat(agentWords, m.agent.args()),
 		UID: int(c.IDBase), GID: int(c.IDBase), Console: m.console, Cgroup: group, CPUs: m.cfg.cpus,
 	}

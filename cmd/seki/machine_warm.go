@@ -76,15 +76,20 @@ func (w *warmMachine) fits(p *starlark.Pod) error {
 // carryOut runs the command line of an order as if this process had been started for
 // it, and tells the client how it ended.
 func (w *warmMachine) carryOut(order *lifecycle.Order, env func(string) string) (int, error) {
-	err := errors.Join(os.Chdir(order.Dir), stdio(order.In[:]...))
-	for _, f := range order.In {
+	err := stdio(order.Stdio[:]...)
+	for _, f := range order.Stdio {
 		f.Close()
 	}
 	if err != nil {
 		return exitFailed, errors.Join(err, order.Done(exitFailed))
 	}
-	w.order = order
 	b := app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: env, warm: w}
+	if err := os.Chdir(order.Dir); err != nil { // of another user, who may go where this one may not
+		b.complain(fmt.Errorf("machine %s: %w", w.name, err))
+		_ = order.Done(exitFailed)
+		return exitFailed, nil
+	}
+	w.order = order
 	code := b.run(order.Args)
 	// A client that has gone, or was told before that its pod runs, hears nothing.
 	_ = order.Done(code)

@@ -97,7 +97,7 @@ func (a *app) find(arg string) (target, error) {
 				own = append(own, k)
 			}
 		}
-		if !slices.ContainsFunc(known, func(k string) bool { return strings.HasPrefix(k, arg+"/") }) {
+		if len(own) == 0 {
 			return target{}, fmt.Errorf("pod %q: has no container\n    seki run --warm %[1]s FILE gives a machine that waits some", arg)
 		}
 		return target{}, usage("pod %q: has several containers, say which: %s", arg, strings.Join(own, ", "))

@@ -70,6 +70,7 @@ it, too.`,
 	f.StringVar(&o.agent, "agent", overVsock, "how the guest's agent speaks with seki: vsock, or tcp on a card and a network of its own")
 	oneOf(cmd, "agent", transports...)
 	f.StringVar(&o.warm, "warm", "", "run in the machine of this name, which seki machine start has booted; the pod gets its name")
+	_ = cmd.RegisterFlagCompletionFunc("warm", a.completePods) // see oneOf
 	f.StringVar(&o.bundle, "bundle", "", "run the OCI bundle in this directory: config.json and a root file system")
 	oneOf(cmd, "machine", machineKinds...)
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "do not report drops on standard error")

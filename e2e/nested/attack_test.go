@@ -21,12 +21,13 @@ func TestAttacks(t *testing.T) {
 				nested.File{Name: "programs/seki-net", From: nested.Build(t, "sekimori/cmd/seki-net"), Mode: 0o755},
 				nested.File{Name: "programs/tools/inside", From: nested.Build(t, "sekimori/e2e/testdata/inside"), Mode: 0o755},
 			)...)
+			attacks := []string{"Attacks", "Audit", "Root", "Tricks", "Owned", "Rung", "Driven", "Uplink", "Warm", "WarmSignals", "WarmEnds", "WarmAttacks"}
 			out := sh(ctx, t, m, `
 ln /bin/seki /programs/seki; chmod 666 /dev/kvm
 cd /tests; export SEKI_TEST_KVM_KERNEL=/guests/full/vmlinux SEKI_TEST_PROGRAMS=/programs SEKI_TEST_REQUIRE=root,ip
-./e2e.test -test.v -test.timeout 24m -test.run '^TestMachine(Attacks|Audit|Root|Tricks|Owned|Rung|Driven|Uplink|Warm|WarmSignals|WarmEnds|WarmAttacks)$'
+./e2e.test -test.v -test.timeout 24m -test.run '^TestMachine(`+strings.Join(attacks, "|")+`)$'
 `)
-			for _, test := range []string{"Attacks", "Audit", "Root", "Tricks", "Owned", "Rung", "Driven", "Uplink", "Warm", "WarmSignals", "WarmEnds", "WarmAttacks"} {
+			for _, test := range attacks {
 				if !strings.Contains(out, "--- PASS: TestMachine"+test+" ") {
 					t.Errorf("TestMachine%s did not pass", test)
 				}

@@ -7,8 +7,8 @@ import (
 	"sekimori/starlark/args"
 )
 
-// minMachine is the least memory that a guest kernel starts a container with.
-const minMachine = 32 << 20
+// MinMachine is the least memory that a guest kernel starts a container with.
+const MinMachine = 32 << 20
 
 func machineBuiltins() []*args.Builtin {
 	return []*args.Builtin{{
@@ -38,7 +38,7 @@ func newMachine(c call) (starlark.Value, error) {
 		return nil, c.Errorf("", "a pod runs on one machine", "called twice (first at %s)", col.machinePos)
 	}
 	m := &bundle.Machine{Kind: bundle.MachineKind(args.Or(c.Call, "kind", "auto")), Memory: args.Get[int64](c.Call, "memory")}
-	if c.Has("memory") && m.Memory < minMachine {
+	if c.Has("memory") && m.Memory < MinMachine {
 		return nil, c.Errorf("memory", "at least 32MiB", "memory: %d bytes is too little for a kernel and a container", m.Memory)
 	}
 	if c.Has("kernel") {

@@ -17,6 +17,13 @@ import (
 // DefaultMTU is the MTU of a card whose file says nothing, in bytes.
 const DefaultMTU = 1500
 
+// Limits of an MTU, in bytes: what IPv4 asks of every link (RFC 791, 3.2), and what
+// a jumbo frame carries.
+const (
+	MinMTU = 68
+	MaxMTU = 9000
+)
+
 func nicBuiltins() []*args.Builtin {
 	return []*args.Builtin{{
 		Name: "nic",
@@ -29,7 +36,7 @@ The addresses are assigned here and by nobody else: guards hold the container to
 			{Name: "mode", Type: args.OneOf("enforce", "audit"), Default: "that of the policy", Doc: `"audit": whatever policy is in force, what it drops is recorded and forwarded, until a callback says ctx.policy.mode("enforce")`},
 			{Name: "gateway", Type: args.OneOrMore[netip.Addr](args.IP), Default: "None", Doc: "default route, at most one for each IP version, inside one of the card's subnets"},
 			{Name: "mac", Type: args.MAC, Default: "derived from the names of pod and container", Doc: "hardware address, unicast"},
-			{Name: "mtu", Type: args.Int(68, 9000), Default: "1500", Doc: "largest packet, in bytes; at least 1280 with IPv6 (RFC 8200, 5)"},
+			{Name: "mtu", Type: args.Int(MinMTU, MaxMTU), Default: "1500", Doc: "largest packet, in bytes; at least 1280 with IPv6 (RFC 8200, 5)"},
 			{Name: "name", Type: args.String, Default: `"eth0"`, Doc: "name of the interface inside the container, at most 15 bytes"},
 			{Name: "datapath", Type: args.OneOf("user", "kernel"), Default: `"user"`, Doc: `where frames are judged: "user": by seki, which reads each; "kernel": by programs of the host's kernel (Linux 6.6, machine "host"), at the kernel's speed, under the same policy. All cards of a pod have the same`},
 		},

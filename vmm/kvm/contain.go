@@ -16,7 +16,7 @@ import (
 // it has no capability, no way to get one, and the system calls that running a
 // guest, judging its frames and the Go runtime take. None of them takes a path, an
 // address of a socket or the number of another process. (What stands behind this
-// list: walls.go.)
+// list: namespaces.go.)
 //
 // The bound is the thread's: it has the process's memory, and is no wall against
 // who can write to that. It is one against what a confused device model could be
@@ -93,12 +93,12 @@ var filter = sync.OnceValues(func() ([]unix.SockFilter, error) {
 
 // contain bounds the calling thread, which its goroutine is locked to for good:
 // the runtime starts no thread from such a one.
-func contain(w *walls) error {
+func contain(ns *namespaces) error {
 	f, err := filter()
 	if err != nil {
 		return err
 	}
-	if err := w.enter(); err != nil {
+	if err := ns.enter(); err != nil {
 		return err
 	}
 	// An ambient capability is gone with the permitted one; a kernel without them
@@ -114,7 +114,7 @@ func contain(w *walls) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
 	}
-	if err := lockFiles(); err != nil {
+	if err := restrictFiles(); err != nil {
 		return err
 	}
 	prog := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}

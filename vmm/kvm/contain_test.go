@@ -20,7 +20,7 @@ import (
 // inThread runs f on a contained thread, which ends with it.
 func inThread(t *testing.T, f func()) {
 	t.Helper()
-	w, err := newWalls()
+	w, err := newNamespaces()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestContained(t *testing.T) {
 	task := "/proc/self/task/" + strconv.Itoa(<-tids)
 	status, err := os.ReadFile(task + "/status")
 	if os.Geteuid() == 0 {
-		for _, name := range walled {
+		for _, name := range namespaceNames {
 			own, err := os.Readlink("/proc/self/ns/" + name)
 			its, ierr := os.Readlink(task + "/ns/" + name)
 			if err != nil || ierr != nil || its == own {
@@ -111,9 +111,9 @@ func TestContained(t *testing.T) {
 	}
 }
 
-// TestLockFiles: without the list of system calls there is still no file, for a
+// TestRestrictFiles: without the list of system calls there is still no file, for a
 // user who can have no namespaces either.
-func TestLockFiles(t *testing.T) {
+func TestRestrictFiles(t *testing.T) {
 	if _, err := landlock.Version(); err != nil {
 		t.Skip("no Landlock: ", err)
 	}
@@ -124,7 +124,7 @@ func TestLockFiles(t *testing.T) {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			t.Error(err)
 		}
-		if err := lockFiles(); err != nil {
+		if err := restrictFiles(); err != nil {
 			t.Error(err)
 		}
 		for _, path := range []string{"/proc/self/exe", "/dev/null", "/"} {

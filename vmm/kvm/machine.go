@@ -19,18 +19,19 @@ import (
 
 // A Machine runs. Its methods may be called from any goroutine.
 type Machine struct {
-	dev     *os.File // /dev/kvm
-	vm      int
-	ram     *ram
-	walls   *walls // around the threads of cpus
-	cpus    []*vcpu
-	devices []*device
-	serial  *serial
-	uart    *event
-	console *console.Log
-	lines   chan []byte // to the console; see print
-	line    *line       // nil: nobody answers a doorbell
-	watched bool        // somebody wants registers at a kick
+	dev *os.File // /dev/kvm
+	vm  int
+	ram *ram
+	// namespaces are those of the threads of cpus.
+	namespaces *namespaces
+	cpus       []*vcpu
+	devices    []*device
+	serial     *serial
+	uart       *event
+	console    *console.Log
+	lines      chan []byte // to the console; see print
+	line       *line       // nil: nobody answers a doorbell
+	watched    bool        // somebody wants registers at a kick
 
 	exits    atomic.Uint64
 	stopping atomic.Bool
@@ -78,7 +79,7 @@ func (m *Machine) build(c *Config) (err error) {
 	}
 	m.vm = int(vm)
 	unix.CloseOnExec(m.vm)
-	if m.walls, err = newWalls(); err != nil {
+	if m.namespaces, err = newNamespaces(); err != nil {
 		return err
 	}
 	if m.ram, err = newRAM(uint64(c.Memory)); err != nil {
@@ -252,8 +253,8 @@ func (m *Machine) release() error {
 	if m.uart != nil {
 		errs = append(errs, m.uart.close())
 	}
-	if m.walls != nil {
-		errs = append(errs, m.walls.close())
+	if m.namespaces != nil {
+		errs = append(errs, m.namespaces.close())
 	}
 	if m.vm >= 0 {
 		errs = append(errs, unix.Close(m.vm))

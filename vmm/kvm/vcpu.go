@@ -89,7 +89,7 @@ func (v *vcpu) loop() error {
 	runtime.LockOSThread() // and is never unlocked: what bounds the thread cannot be undone
 	v.tid.Store(int32(unix.Gettid()))
 	defer v.tid.Store(0)
-	if err := contain(v.m.walls); err != nil {
+	if err := contain(v.m.namespaces); err != nil {
 		return err
 	}
 	for !v.m.stopping.Load() {

@@ -28,10 +28,10 @@ type Config struct {
 	// must be readable for the machine's user.
 	InitRDPath string
 
-	// Together keeps the machine and every thread of this process on one processor,
+	// OneCPU keeps the machine and every thread of this process on one processor,
 	// another when others want that one. For a process that has nothing else to do
 	// than to serve the machine.
-	Together bool
+	OneCPU bool
 
 	Devices []Device
 	Append  []string // more words of the kernel's command line, which every user of the host can read: no secrets

@@ -42,19 +42,19 @@ func Start(ctx context.Context, c *Config) (*Machine, error) {
 	}
 	l := &launch{c: c}
 	defer l.release()
-	var s *seat
-	if c.Together {
-		s = takeSeat()
+	var a *affinity
+	if c.OneCPU {
+		a = pinned()
 	}
 	m, err := l.start(ctx, info)
 	if err != nil {
-		if s != nil {
-			s.leave()
+		if a != nil {
+			a.unpin()
 		}
 		return nil, fmt.Errorf("machine: %w", err)
 	}
-	if s != nil {
-		go s.follow(m.PID(), m.done)
+	if a != nil {
+		go a.follow(m.PID(), m.done)
 	}
 	stop := context.AfterFunc(ctx, func() { m.Kill() })
 	go func() {

@@ -35,7 +35,7 @@ func TestAsUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(filepath.Join(dir, "tests"), "-test.v", "-test.short", "-test.run",
-		"^(TestBoot|TestSeat|TestDevices|TestServed|TestBooted|TestEscapes|TestNothingThere|TestGuestRoot|TestProcess|TestKilled|TestSupervisorKilled|TestNothingLeft)$")
+		"^(TestBoot|TestAffinity|TestDevices|TestServed|TestBooted|TestEscapes|TestNothingThere|TestGuestRoot|TestProcess|TestKilled|TestSupervisorKilled|TestNothingLeft)$")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), asUser+"="+dir, "TMPDIR="+tmp, "HOME="+tmp)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}

@@ -4,7 +4,7 @@ package guestmem
 
 import "sync/atomic"
 
-// The atomic accesses of [Memory]: words_race.go says why they stand apart.
+// The atomic accesses of [Memory]: atomic_race.go says why they stand apart.
 
 func load32(_ *Memory, p *uint32) uint32     { return atomic.LoadUint32(p) }
 func load64(_ *Memory, p *uint64) uint64     { return atomic.LoadUint64(p) }

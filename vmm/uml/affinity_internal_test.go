@@ -8,7 +8,7 @@ import (
 )
 
 // Idle is how long each processor has been idle.
-func Idle() map[int]time.Duration { return (&seat{}).look().idle }
+func Idle() map[int]time.Duration { return (&affinity{}).look().idle }
 
 // TestBetter: a machine moves when others have a good part of its processor and
 // another is idle for most of the time, and for nothing less.
@@ -27,21 +27,21 @@ func TestBetter(t *testing.T) {
 		{"somebody else, and all are busy", 500 * ms, [3]time.Duration{1000 * ms, 900 * ms, 600 * ms}, [3]time.Duration{0, 100 * ms, 400 * ms}, 0},
 		{"somebody else, and the idle one is not for us", 0, [3]time.Duration{1000 * ms, 900 * ms, 0}, [3]time.Duration{0, 100 * ms, 0}, 0},
 	} {
-		s := &seat{}
+		a := &affinity{}
 		for i := range 3 {
-			s.allowed.Set(i)
+			a.allowed.Set(i)
 		}
 		before := load{busy: map[int]time.Duration{0: 5 * ms, 1: 7 * ms, 2: 0}, idle: map[int]time.Duration{0: 1 * ms, 1: 0, 2: 3 * ms}, ours: 11 * ms}
 		now := load{busy: map[int]time.Duration{}, idle: map[int]time.Duration{}, ours: before.ours + tt.ours}
 		for i := range 3 {
 			now.busy[i], now.idle[i] = before.busy[i]+tt.busy[i], before.idle[i]+tt.idle[i]
 		}
-		if cpu, ok := s.better(before, now); ok != (tt.want > 0) || cpu != tt.want {
+		if cpu, ok := a.better(before, now); ok != (tt.want > 0) || cpu != tt.want {
 			t.Errorf("%s: %d, %v; want %d", tt.name, cpu, ok, tt.want)
 		}
-		s.allowed = unix.CPUSet{}
-		s.allowed.Set(0)
-		if cpu, ok := s.better(before, now); ok {
+		a.allowed = unix.CPUSet{}
+		a.allowed.Set(0)
+		if cpu, ok := a.better(before, now); ok {
 			t.Errorf("%s: to %d, where it must not", tt.name, cpu)
 		}
 	}

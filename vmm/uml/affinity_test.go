@@ -37,10 +37,10 @@ func processors(t *testing.T, pids ...int) map[string]bool {
 	return all
 }
 
-// TestSeat: a machine, its programs and this process are on one processor; they move,
+// TestAffinity: a machine, its programs and this process are on one processor; they move,
 // all of them, when somebody else wants that one, unless the others are as busy; and in
 // the end this process may use what it could before.
-func TestSeat(t *testing.T) {
+func TestAffinity(t *testing.T) {
 	k := requireKernel(t)
 	var allowed unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
@@ -49,7 +49,7 @@ func TestSeat(t *testing.T) {
 	require(t, "two processors", allowed.Count() > 1)
 	before := processors(t, os.Getpid())
 	c := config(k, archive(t, compile(t, "init.c")))
-	c.Append, c.Together = []string{"do=tree"}, true
+	c.Append, c.OneCPU = []string{"do=tree"}, true
 	said := make(chan struct{}, 1)
 	c.Console = signalOn("tree grown", said)
 	m, err := uml.Start(ctx(t), c)
@@ -62,13 +62,13 @@ func TestSeat(t *testing.T) {
 	case <-m.Done():
 		t.Fatal(m.Wait())
 	}
-	seat := func() map[string]bool {
+	where := func() map[string]bool {
 		return processors(t, append(descendants(m.PID()), m.PID(), os.Getpid())...)
 	}
 	if n := len(descendants(m.PID())); n < 3 {
 		t.Errorf("%d processes of the machine", n)
 	}
-	first := seat()
+	first := where()
 	if len(first) != 1 {
 		t.Fatalf("processors %v; want one for all", first)
 	}
@@ -85,7 +85,7 @@ func TestSeat(t *testing.T) {
 		case <-m.Done():
 			t.Fatal(m.Wait())
 		case <-time.After(time.Second):
-			now := seat() // while it moves, some have and some have not
+			now := where() // while it moves, some have and some have not
 			moved = len(now) == 1 && !now[strconv.Itoa(cpu)]
 		}
 		// A machine that does nothing looks every four seconds.

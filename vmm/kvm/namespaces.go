@@ -16,36 +16,36 @@ import (
 // hole: namespaces in which there is no file, no network and no name of the host's,
 // and Landlock, which an ordinary user has, too.
 
-// walled are the namespaces, by the names of /proc/PID/ns. That of mounts is the last
+// namespaceNames are the namespaces, by the names of /proc/PID/ns. That of mounts is the last
 // to be entered: it takes away what leads to the others. Those of processes and users
 // cannot be changed by a thread among others (unshare(2), setns(2)).
-var walled = []string{"net", "ipc", "uts", "cgroup", "mnt"}
+var namespaceNames = []string{"net", "ipc", "uts", "cgroup", "mnt"}
 
-// walls are namespaces for all vCPUs of a machine.
-type walls struct{ ns []*os.File }
+// namespaces are those that the threads of all vCPUs of a machine are in.
+type namespaces struct{ files []*os.File }
 
-// newWalls makes them. Who may not make any, and that is everybody without
+// newNamespaces makes them. Who may not make any, and that is everybody without
 // CAP_SYS_ADMIN, has none.
-func newWalls() (*walls, error) {
+func newNamespaces() (*namespaces, error) {
 	type result struct {
-		w   *walls
+		n   *namespaces
 		err error
 	}
 	made := make(chan result)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with this goroutine
-		w := &walls{}
-		made <- result{w, w.make()}
+		n := &namespaces{}
+		made <- result{n, n.make()}
 	}()
 	r := <-made
 	if r.err != nil {
-		return nil, errors.Join(fmt.Errorf("namespaces of the processors: %w", r.err), r.w.close())
+		return nil, errors.Join(fmt.Errorf("namespaces of the processors: %w", r.err), r.n.close())
 	}
-	return r.w, nil
+	return r.n, nil
 }
 
 // make makes them on the calling thread, which stays in them.
-func (w *walls) make() error {
+func (n *namespaces) make() error {
 	proc, err := unix.Open("/proc/thread-self/ns", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -64,12 +64,12 @@ func (w *walls) make() error {
 	if err := emptyRoot(); err != nil {
 		return err
 	}
-	for _, name := range walled {
+	for _, name := range namespaceNames {
 		fd, err := unix.Openat(proc, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		w.ns = append(w.ns, os.NewFile(uintptr(fd), name))
+		n.files = append(n.files, os.NewFile(uintptr(fd), name))
 	}
 	return nil
 }
@@ -103,44 +103,44 @@ func emptyRoot() error {
 	return nil
 }
 
-// enter takes the calling thread behind them.
-func (w *walls) enter() error {
-	if len(w.ns) == 0 {
+// enter takes the calling thread into them.
+func (n *namespaces) enter() error {
+	if len(n.files) == 0 {
 		return nil
 	}
 	if err := unix.Unshare(unix.CLONE_FS); err != nil { // setns wants root and working directory to be its own
 		return fmt.Errorf("unshare: %w", err)
 	}
-	for _, ns := range w.ns {
-		if err := unix.Setns(int(ns.Fd()), 0); err != nil {
-			return fmt.Errorf("setns %s: %w", ns.Name(), err)
+	for _, f := range n.files {
+		if err := unix.Setns(int(f.Fd()), 0); err != nil {
+			return fmt.Errorf("setns %s: %w", f.Name(), err)
 		}
 	}
 	return nil
 }
 
-func (w *walls) close() error {
+func (n *namespaces) close() error {
 	var errs []error
-	for _, ns := range w.ns {
-		errs = append(errs, ns.Close())
+	for _, f := range n.files {
+		errs = append(errs, f.Close())
 	}
 	return errors.Join(errs...)
 }
 
-// lockFiles forbids the calling thread every file and TCP, where the kernel has
+// restrictFiles forbids the calling thread every file and TCP, where the kernel has
 // Landlock. It is not asked about signals: before Linux 6.15 the threads beside this
 // one would count as somebody else's, and the Go runtime sends them some.
-func lockFiles() error {
+func restrictFiles() error {
 	rules, err := landlock.New(false)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("lock files: %w", err)
+		return fmt.Errorf("restrict files: %w", err)
 	}
 	defer rules.Close()
 	if err := rules.Restrict(); err != nil {
-		return fmt.Errorf("lock files: %w", err)
+		return fmt.Errorf("restrict files: %w", err)
 	}
 	return nil
 }

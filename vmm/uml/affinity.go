@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A seat keeps a machine, and all threads of the process that serves its devices, on
+// An affinity keeps a machine, and all threads of the process that serves its devices, on
 // one processor of the host, and looks for a better one when others want it.
 //
 // There is nothing to be done at the same time: the kernel waits for its programs,
@@ -21,45 +21,45 @@ import (
 // a first word takes 104 instead of 71 ms, one more container 55 instead of 34, and a
 // container sends 5,200 datagrams a second instead of 14,000 (bench -only machine, on
 // two processors of a virtual machine; medians).
-type seat struct {
+type affinity struct {
 	allowed unix.CPUSet // what this process had
 	cpu     int
 	kernel  int // its process, 0 until it is known, which is no process
 }
 
-// takeSeat puts the threads of this process on the processor that it runs on, for who
+// pinned puts the threads of this process on the processor that it runs on, for who
 // is started now to be there, too. It returns nil where there is no choice, or no way
 // to change it later.
-func takeSeat() *seat {
-	s := &seat{}
-	if unix.SchedGetaffinity(0, &s.allowed) != nil || s.allowed.Count() < 2 {
+func pinned() *affinity {
+	a := &affinity{}
+	if unix.SchedGetaffinity(0, &a.allowed) != nil || a.allowed.Count() < 2 {
 		return nil
 	}
 	if _, err := os.Stat("/proc/thread-self/children"); err != nil {
 		return nil // the machine's processes could not be found (CONFIG_PROC_CHILDREN)
 	}
 	self, err := readStat("/proc/thread-self/stat")
-	if err != nil || s.sit(self.cpu) != nil {
-		s.leave()
+	if err != nil || a.pin(self.cpu) != nil {
+		a.unpin()
 		return nil
 	}
-	return s
+	return a
 }
 
-// sit puts everybody on a processor.
-func (s *seat) sit(cpu int) error {
+// pin puts everybody on a processor.
+func (a *affinity) pin(cpu int) error {
 	var one unix.CPUSet
 	one.Set(cpu)
-	s.cpu = cpu
-	return s.confine(&one)
+	a.cpu = cpu
+	return a.confine(&one)
 }
 
-// leave gives everybody the choice back.
-func (s *seat) leave() { _ = s.confine(&s.allowed) } // who cannot be told stays where he is
+// unpin gives everybody the choice back.
+func (a *affinity) unpin() { _ = a.confine(&a.allowed) } // who cannot be told stays where he is
 
 // confine bounds everybody: a parent before its children, for a new one has what its
 // parent had.
-func (s *seat) confine(set *unix.CPUSet) error {
+func (a *affinity) confine(set *unix.CPUSet) error {
 	if err := confine(os.Getpid(), set); err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (s *seat) confine(set *unix.CPUSet) error {
 			return err
 		}
 	}
-	for _, pid := range children(s.kernel) {
+	for _, pid := range children(a.kernel) {
 		if err := confine(pid, set); err != nil {
 			return err
 		}
@@ -133,20 +133,20 @@ const (
 )
 
 // follow looks for a better processor, until the machine has ended.
-func (s *seat) follow(kernel int, done <-chan struct{}) {
-	s.kernel = kernel
-	defer s.leave()
-	before, every := s.look(), shortLook
+func (a *affinity) follow(kernel int, done <-chan struct{}) {
+	a.kernel = kernel
+	defer a.unpin()
+	before, every := a.look(), shortLook
 	for {
 		select {
 		case <-done:
 			return
 		case <-time.After(every):
 		}
-		now := s.look()
+		now := a.look()
 		ran := now.ours - before.ours
-		if cpu, ok := s.better(before, now); ok {
-			if s.sit(cpu) != nil {
+		if cpu, ok := a.better(before, now); ok {
+			if a.pin(cpu) != nil {
 				return
 			}
 			every = longLook / 4 // it has cost the caches
@@ -167,16 +167,16 @@ type load struct {
 // better is a processor that has been idle while others had a good part of ours. It
 // compares a processor's own figures, in ticks of 10 ms, which are right over a
 // quarter of a second.
-func (s *seat) better(before, now load) (cpu int, ok bool) {
+func (a *affinity) better(before, now load) (cpu int, ok bool) {
 	spent := func(of, was map[int]time.Duration, cpu int) time.Duration { return of[cpu] - was[cpu] }
-	all := spent(now.busy, before.busy, s.cpu) + spent(now.idle, before.idle, s.cpu)
-	others := spent(now.busy, before.busy, s.cpu) - (now.ours - before.ours)
+	all := spent(now.busy, before.busy, a.cpu) + spent(now.idle, before.idle, a.cpu)
+	others := spent(now.busy, before.busy, a.cpu) - (now.ours - before.ours)
 	if others < all/4 {
 		return 0, false
 	}
 	best := all / 2
 	for c := range now.idle {
-		if idle := spent(now.idle, before.idle, c); c != s.cpu && s.allowed.IsSet(c) && idle > best {
+		if idle := spent(now.idle, before.idle, c); c != a.cpu && a.allowed.IsSet(c) && idle > best {
 			cpu, ok, best = c, true, idle
 		}
 	}
@@ -187,7 +187,7 @@ func (s *seat) better(before, now load) (cpu int, ok bool) {
 const tick = 10 * time.Millisecond
 
 // look reads what there is to know. What cannot be read is 0, and nobody moves.
-func (s *seat) look() load {
+func (a *affinity) look() load {
 	l := load{busy: map[int]time.Duration{}, idle: map[int]time.Duration{}}
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -212,7 +212,7 @@ func (s *seat) look() load {
 			}
 		}
 	}
-	for _, pid := range append(append(children(s.kernel), children(os.Getpid())...), os.Getpid()) {
+	for _, pid := range append(append(children(a.kernel), children(os.Getpid())...), os.Getpid()) {
 		if st, err := readStat(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
 			l.ours += st.ran
 		}
