@@ -57,7 +57,7 @@ func kick(w io.Writer, rounds int) ([]bar, error) {
 	share := (slices.Min(whole.parts[partSender]) + slices.Min(whole.parts[partJudged])) / slices.Min(alone.ns)
 	return []bar{
 		{"kick, sender and judgement: share of what it takes without", share, 0.10, false},
-		{"kick, allocations of a frame", whole.allocs, 0, true},
+		{"kick, allocations of a frame", slices.Min(whole.allocs), 0, true},
 	}, nil
 }
 
@@ -76,7 +76,7 @@ type kicked struct {
 	whole  bool             // the frame is traced and judged; else the card alone
 	ns     []float64        // from frame to frame, by round
 	parts  [parts][]float64 // the same of each part, without the clock's own time
-	allocs float64          // a frame, of the last round
+	allocs []float64        // a frame, by round; the runtime's own are among them, now and then
 
 	in    *introspect.Guest
 	queue *introspect.Queue
@@ -188,7 +188,7 @@ func (k *kicked) round() error {
 	for i, d := range k.spent {
 		k.parts[i] = append(k.parts[i], float64(d)/kicks)
 	}
-	k.allocs = float64(k.after.Mallocs-k.before.Mallocs) / kicks
+	k.allocs = append(k.allocs, float64(k.after.Mallocs-k.before.Mallocs)/kicks)
 	return k.err
 }
 
