@@ -166,11 +166,13 @@ func TestGuestLies(t *testing.T) {
 			if code == 0 || err == nil || !strings.Contains(err.Error(), "the machine is down") {
 				t.Errorf("Wait() = %d, %v", code, err)
 			}
-			if !strings.Contains(m.killed, "told to kill") {
-				t.Errorf("the machine was killed because %q", m.killed)
-			}
 			if err := <-served; err != nil {
 				t.Error(err)
+			}
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if !strings.Contains(m.killed, "told to kill") {
+				t.Errorf("the machine was killed because %q", m.killed)
 			}
 		})
 	}

@@ -25,18 +25,30 @@ func inThread(t *testing.T, f func()) {
 		t.Fatal(err)
 	}
 	defer w.close()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		err := contain(w)
-		if err == nil {
+	onOwnThread(func() {
+		if err = contain(w); err == nil {
 			f()
 		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestOnOwnThread: of many that want a thread at once none gets the process's first,
+// and afterwards the process is where it was.
+func TestOnOwnThread(t *testing.T) {
+	var all sync.WaitGroup
+	for range 200 {
+		all.Go(func() {
+			onOwnThread(func() {
+				if unix.Gettid() == unix.Getpid() {
+					t.Error("f runs on the process's first thread")
+				}
+			})
+		})
+	}
+	all.Wait()
 }
 
 // TestContained: a vCPU's thread opens, connects, traces and maps nothing that
@@ -117,10 +129,7 @@ func TestRestrictFiles(t *testing.T) {
 	if _, err := landlock.Version(); err != nil {
 		t.Skip("no Landlock: ", err)
 	}
-	done := make(chan bool)
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and ends with this goroutine
+	onOwnThread(func() {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			t.Error(err)
 		}
@@ -132,8 +141,7 @@ func TestRestrictFiles(t *testing.T) {
 				t.Errorf("open %s: %v, %v", path, f, err)
 			}
 		}
-	}()
-	<-done
+	})
 }
 
 // TestDeadly: a call that only an attacker makes is the end of the process.

@@ -74,6 +74,9 @@ func (m *Machine) build(c *Config) (err error) {
 		return err
 	}
 	vm, err := kvm.CreateVM(m.dev.Fd())
+	for errors.Is(err, unix.EINTR) { // by a signal of the Go runtime's, while the kernel takes all locks of our memory (mm_take_all_locks)
+		vm, err = kvm.CreateVM(m.dev.Fd())
+	}
 	if err != nil {
 		return fmt.Errorf("KVM_CREATE_VM: %w", err)
 	}
@@ -226,9 +229,11 @@ func (m *Machine) work() {
 	})
 	for _, v := range m.cpus {
 		all.Go(func() {
-			if err := v.loop(); err != nil {
-				m.stop(err)
-			}
+			onOwnThread(func() {
+				if err := v.loop(); err != nil {
+					m.stop(err)
+				}
+			})
 		})
 	}
 	all.Wait()

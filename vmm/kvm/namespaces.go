@@ -27,21 +27,31 @@ type namespaces struct{ files []*os.File }
 // newNamespaces makes them. Who may not make any, and that is everybody without
 // CAP_SYS_ADMIN, has none.
 func newNamespaces() (*namespaces, error) {
-	type result struct {
-		n   *namespaces
-		err error
+	n := &namespaces{}
+	var err error
+	onOwnThread(func() { err = n.make() })
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("namespaces of the processors: %w", err), n.close())
 	}
-	made := make(chan result)
+	return n, nil
+}
+
+// onOwnThread runs f on a thread that nothing else runs on and that ends with it, and
+// returns when f has. That is never the process's first: Go lets that one not end, and
+// what /proc/PID says of a process's namespaces, root, mounts and capabilities is its.
+func onOwnThread(f func()) {
+	done := make(chan struct{})
 	go func() {
-		runtime.LockOSThread() // for good: the thread ends with this goroutine
-		n := &namespaces{}
-		made <- result{n, n.make()}
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			onOwnThread(f) // another one's: this one is taken
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
 	}()
-	r := <-made
-	if r.err != nil {
-		return nil, errors.Join(fmt.Errorf("namespaces of the processors: %w", r.err), r.n.close())
-	}
-	return r.n, nil
+	<-done
 }
 
 // make makes them on the calling thread, which stays in them.

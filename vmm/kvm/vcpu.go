@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"unsafe"
 
@@ -83,10 +82,10 @@ func (v *vcpu) set(r *kvm.Regs, s *kvm.Sregs) error {
 	return nil
 }
 
-// loop runs the processor until the machine ends, on a thread of its own that
-// ends with it. It returns why the machine is to end, nil if it does already.
+// loop runs the processor until the machine ends. Its thread is not used again: what
+// bounds it cannot be undone. It returns why the machine is to end, nil if it does
+// already.
 func (v *vcpu) loop() error {
-	runtime.LockOSThread() // and is never unlocked: what bounds the thread cannot be undone
 	v.tid.Store(int32(unix.Gettid()))
 	defer v.tid.Store(0)
 	if err := contain(v.m.namespaces); err != nil {
