@@ -110,8 +110,15 @@ func TestMachineWarmSignals(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
+			if err := out.(*os.File).SetReadDeadline(time.Now().Add(patience(30 * time.Second))); err != nil {
+				t.Fatal(err)
+			}
 			if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
 				t.Fatal(err)
+			}
+			// It is heard before its start has ended, which the signal would call off.
+			if !within(patience(5*time.Second), func() bool { return r.status("spare", "a") == "running" }) {
+				t.Fatal("seki ps does not say that it runs")
 			}
 			if err := cmd.Process.Signal(c.sig); err != nil {
 				t.Fatal(err)

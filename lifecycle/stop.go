@@ -172,9 +172,12 @@ func Run(ctx context.Context, cfg PodConfig, started func(*Pod)) (code int, err 
 			}
 		}()
 	}
-	p, err := startInterruptible(ctx, cfg, signals)
+	p, late, err := startInterruptible(ctx, cfg, signals)
 	if err != nil {
 		return 1, err
+	}
+	for _, sig := range late {
+		p.Signal(sig)
 	}
 	if started != nil {
 		started(p)
@@ -196,8 +199,10 @@ func Run(ctx context.Context, cfg PodConfig, started func(*Pod)) (code int, err 
 }
 
 // startInterruptible starts a pod; SIGINT, SIGTERM and SIGHUP meanwhile call it
-// off.
-func startInterruptible(ctx context.Context, cfg PodConfig, signals <-chan os.Signal) (*Pod, error) {
+// off. late are the signals that came in the meantime and did not: a workload runs,
+// and can be heard, some milliseconds before its start has ended, and whoever stops
+// it then found nothing left to call off.
+func startInterruptible(ctx context.Context, cfg PodConfig, signals <-chan os.Signal) (p *Pod, late []os.Signal, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	started, watched := make(chan struct{}), make(chan struct{})
@@ -211,16 +216,19 @@ func startInterruptible(ctx context.Context, cfg PodConfig, signals <-chan os.Si
 				return
 			case sig := <-signals:
 				switch sig {
+				case unix.SIGPIPE:
+					continue
 				case unix.SIGINT, unix.SIGTERM, unix.SIGHUP:
 					cancel(&InterruptError{Signal: sig.(syscall.Signal)})
 				}
+				late = append(late, sig)
 			}
 		}
 	}()
-	p, err := Start(ctx, cfg)
+	p, err = Start(ctx, cfg)
 	close(started)
 	<-watched // the next signal is somebody else's
-	return p, err
+	return p, late, err
 }
 
 // An InterruptError says that a signal called off the start of a pod.

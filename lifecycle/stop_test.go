@@ -3,6 +3,8 @@ package lifecycle_test
 import (
 	"context"
 	"errors"
+	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"sekimori/lifecycle"
 )
@@ -66,6 +69,59 @@ func TestInterruptTwice(t *testing.T) {
 	p.Signal(syscall.SIGTERM)
 	if code, err := wait(t, p); code != 128+9 || err != nil {
 		t.Errorf("Wait() = %d, %v; want 137, nil", code, err)
+	}
+}
+
+// TestSignalsWhileItStarts: a signal that calls no start off is the pod's once that
+// has started. A workload is heard before its start has ended, so that whoever stops
+// it then comes in between.
+func TestSignalsWhileItStarts(t *testing.T) {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGUSR1) // os/signal's goroutine stays
+	t.Cleanup(func() { signal.Reset() })                 // Run takes them all
+	run := func(t *testing.T, onStart func(chan<- os.Signal)) (calls []string, err error) {
+		r := newRig(t, "a")
+		signals := make(chan os.Signal)
+		r.rt.onCreate = func(i *fakeInstance) { i.onStart = func(*fakeInstance) { onStart(signals) } }
+		r.cfg.Signals = signals
+		ended := make(chan error, 1)
+		go func() {
+			_, err := lifecycle.Run(t.Context(), r.cfg, nil)
+			ended <- err
+		}()
+		select {
+		case err = <-ended:
+		case <-time.After(10 * time.Second):
+			t.Error("the signal is lost")
+			r.exit("a", 0)
+			err = <-ended
+		}
+		close(signals)
+		return r.list(), err
+	}
+	t.Run("passed on", func(t *testing.T) {
+		calls, err := run(t, func(signals chan<- os.Signal) {
+			signals <- unix.SIGUSR1
+			signals <- unix.SIGPIPE           // nobody's
+			time.Sleep(20 * time.Millisecond) // until they have been taken
+		})
+		if !slices.Contains(calls, "signal a 10") || slices.Contains(calls, "signal a 13") || err != nil {
+			t.Errorf("calls %q, %v", calls, err)
+		}
+	})
+	for i := range 100 {
+		if !t.Run("stop", func(t *testing.T) {
+			_, err := run(t, func(signals chan<- os.Signal) {
+				go func() {
+					time.Sleep(time.Duration(i) * 5 * time.Microsecond)
+					signals <- unix.SIGINT
+				}()
+			})
+			if off := (*lifecycle.InterruptError)(nil); err != nil && !errors.As(err, &off) {
+				t.Error(err)
+			}
+		}) {
+			break
+		}
 	}
 }
 
