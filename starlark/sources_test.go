@@ -34,7 +34,7 @@ func TestSources(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m := want.Machine; m == nil || *m != (bundle.Machine{Kind: bundle.MachineUML, Kernel: filepath.Join(dir, "k"), Memory: 64 << 20}) {
+	if m := want.Machine; m == nil || !cmp.Equal(*m, bundle.Machine{Kind: bundle.MachineUML, Kernel: filepath.Join(dir, "k"), Memory: 64 << 20}) {
 		t.Errorf("Machine = %+v", m)
 	}
 	sources := want.Sources()

@@ -77,6 +77,7 @@ type machine struct {
 type machineConfig struct {
 	kind      bundle.MachineKind
 	kernel    string
+	args      []string     // of the kernel
 	lpj       uint64       // of machine uml, as info
 	info      *kernel.Info // what the kernel says of itself, if that is known
 	modules   []string     // of a distribution's kernel: files, in the order to load them

@@ -54,7 +54,7 @@ func (m *machine) startKVM(ctx context.Context, initrd *os.File, path string) er
 	cfg := kvm.Config{
 		Image: kvm.Kernel{
 			Path: m.cfg.kernel, InitRD: []*os.File{initrd, modules},
-			CommandLine: strings.Join(append([]string{"quiet", "rdinit=/seki", "--", "agent"}, args...), " "),
+			CommandLine: strings.Join(slices.Concat([]string{"quiet"}, m.cfg.args, []string{"rdinit=/seki", "--", "agent"}, args), " "),
 		},
 		Memory: m.cfg.memory, CPUs: processors(m.cfg.cpus), Console: m.console, Log: m.log,
 	}

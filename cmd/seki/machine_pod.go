@@ -46,7 +46,7 @@ func (a *app) choose(pod *starlark.Pod, o runOptions) (m bundle.Machine, err err
 	case m.Kind != bundle.MachineHost && pod.Uplink != nil && os.Geteuid() != 0:
 		return m, userUplinkError(pod, a.env)
 	}
-	return m, checkCPUs(m, pod.Path+": machine(cpu)")
+	return m, errors.Join(checkKernelArgs(m), checkCPUs(m, pod.Path+": machine(cpu)"))
 }
 
 // chosen is what the command line and the file say.
@@ -65,6 +65,7 @@ func (a *app) chosen(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
 		}
 		m.Kernel = path
 	}
+	m.KernelArgs = slices.Concat(m.KernelArgs, o.kernelArgs)
 	if m.Memory == 0 {
 		m.Memory = defaultMemory
 	}
@@ -76,6 +77,19 @@ func (a *app) chosen(pod *starlark.Pod, o runOptions) (bundle.Machine, error) {
 		}
 	}
 	return m, nil
+}
+
+// checkKernelArgs refuses parameters for a kernel that takes none, and wrong ones.
+func checkKernelArgs(m bundle.Machine) error {
+	if len(m.KernelArgs) > 0 && m.Kind != bundle.MachineKVM {
+		return usage("kernel parameter %s: machine %s takes none\n    --machine kvm", m.KernelArgs[len(m.KernelArgs)-1], m.Kind)
+	}
+	for _, word := range m.KernelArgs {
+		if err := bundle.CheckKernelArg(word); err != nil {
+			return usage("--kernel-arg %w", err)
+		}
+	}
+	return nil
 }
 
 // checkCPUs refuses a bound that cannot be kept; what says where it stands.
@@ -202,7 +216,7 @@ func (w *wire) coldMachine(spec bundle.Machine, transport string, nics []*guestN
 
 // newMachineConfig is what a machine of that specification is made of.
 func newMachineConfig(spec bundle.Machine, transport string, env func(string) string) (machineConfig, error) {
-	mc := machineConfig{kind: spec.Kind, kernel: spec.Kernel, transport: transport, memory: spec.Memory &^ 4095, cpus: spec.CPUs, cache: kernel.Dirs(env)[0]}
+	mc := machineConfig{kind: spec.Kind, kernel: spec.Kernel, args: spec.KernelArgs, transport: transport, memory: spec.Memory &^ 4095, cpus: spec.CPUs, cache: kernel.Dirs(env)[0]}
 	return mc, mc.choose(env)
 }
 

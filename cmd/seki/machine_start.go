@@ -20,13 +20,14 @@ import (
 
 // startOptions are the flags of machine start.
 type startOptions struct {
-	machine string
-	kernel  string
-	memory  string
-	cpus    float64
-	nic     string
-	cards   int
-	mtu     int
+	machine    string
+	kernel     string
+	kernelArgs []string
+	memory     string
+	cpus       float64
+	nic        string
+	cards      int
+	mtu        int
 }
 
 func (a *app) machineStartCommand() *cobra.Command {
@@ -69,6 +70,7 @@ have one.`,
 	f := cmd.Flags()
 	f.StringVar(&o.machine, "machine", string(bundle.MachineUML), "kind of kernel: uml (User-Mode Linux) or kvm")
 	f.StringVar(&o.kernel, "kernel", "", "image of the guest's kernel, or its name in seki machine kernel list (default: as seki run)")
+	f.StringArrayVar(&o.kernelArgs, "kernel-arg", nil, "parameter of the guest's kernel on machine kvm; may be given again")
 	f.StringVar(&o.memory, "memory", "256MiB", "memory of the guest")
 	f.Float64Var(&o.cpus, "cpu", 0, "CPUs' worth of the host's time; on kvm its processors, a whole number (default: no limit)")
 	f.StringVar(&o.nic, "nic", "own", "own: a card for each container; shared: one for all")
@@ -111,7 +113,8 @@ func (o *startOptions) spec(a *app) (bundle.Machine, error) {
 			return m, err
 		}
 	}
-	return m, checkCPUs(m, "--cpu")
+	m.KernelArgs = o.kernelArgs
+	return m, errors.Join(checkKernelArgs(m), checkCPUs(m, "--cpu"))
 }
 
 // keepWarm is the life of a machine that waits: it boots, takes what containers it is

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -47,6 +48,8 @@ func (w *warmMachine) fits(p *starlark.Pod) error {
 			return no("a kernel of machine "+m.Kind, "one of machine "+w.spec.Kind)
 		case m.Kernel != "" && m.Kernel != w.spec.Kernel:
 			return no("kernel "+m.Kernel, w.spec.Kernel)
+		case len(m.KernelArgs) > 0 && !slices.Equal(m.KernelArgs, w.spec.KernelArgs):
+			return no(fmt.Sprintf("a kernel with %q", m.KernelArgs), fmt.Sprintf("%q", w.spec.KernelArgs))
 		case m.Memory != 0 && m.Memory != w.spec.Memory:
 			return no(fmt.Sprintf("%d MiB of memory", m.Memory>>20), w.spec.Memory>>20)
 		case m.CPUs != 0 && m.CPUs != w.spec.CPUs:
@@ -119,8 +122,8 @@ func stdio(files ...*os.File) error {
 // name, in place of this one.
 func (a *app) handOver(ctx context.Context, o runOptions) error {
 	switch {
-	case o.machine != "" || o.kernel != "":
-		return usage("--warm: the machine has its kernel: without --machine and --kernel")
+	case o.machine != "" || o.kernel != "" || len(o.kernelArgs) > 0:
+		return usage("--warm: the machine has its kernel: without --machine, --kernel and --kernel-arg")
 	case o.agent != overVsock:
 		return usage("--warm: the machine's agent is there, over vsock: without --agent")
 	case o.name != "" && o.name != o.warm:

@@ -21,17 +21,18 @@ import (
 // runOptions are the flags of run.
 type runOptions struct {
 	source
-	detach  bool
-	name    string
-	mode    string // "" for what the file says
-	pcap    string
-	machine string // "" for what the file says
-	kernel  string
-	agent   string // transport to a guest's agent
-	bundle  string // OCI bundle in place of a file
-	quiet   bool
-	record  string // directory
-	warm    string // name of a machine that waits; "" for none
+	detach     bool
+	name       string
+	mode       string // "" for what the file says
+	pcap       string
+	machine    string // "" for what the file says
+	kernel     string
+	kernelArgs []string
+	agent      string // transport to a guest's agent
+	bundle     string // OCI bundle in place of a file
+	quiet      bool
+	record     string // directory
+	warm       string // name of a machine that waits; "" for none
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -67,6 +68,7 @@ it, too.`,
 	f.StringVar(&o.record, "record", "", "keep frames, verdicts and callbacks in this directory, for seki test --replay")
 	f.StringVar(&o.machine, "machine", "", "kernel that the containers run on: host, uml (User-Mode Linux), kvm or auto (default: what the file says, else auto)")
 	f.StringVar(&o.kernel, "kernel", "", "image of the guest's kernel, or its name in seki machine kernel list (default: seki machine kernel path)")
+	f.StringArrayVar(&o.kernelArgs, "kernel-arg", nil, "parameter of the guest's kernel on machine kvm, besides those of the file; may be given again")
 	f.StringVar(&o.agent, "agent", overVsock, "how the guest's agent speaks with seki: vsock, or tcp on a card and a network of its own")
 	oneOf(cmd, "agent", transports...)
 	f.StringVar(&o.warm, "warm", "", "run in the machine of this name, which seki machine start has booted; the pod gets its name")

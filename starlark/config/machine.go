@@ -19,6 +19,7 @@ kind that runs here; one that is named is never replaced by another in silence.`
 		Params: []args.Param{
 			{Name: "kind", Type: args.OneOf("auto", "host", "uml", "kvm"), Default: `"auto"`, Doc: `"host": the host's own kernel; "uml": a User-Mode Linux kernel, an unprivileged process; "kvm": a guest of KVM`},
 			{Name: "kernel", Type: args.String, Default: "seki's own", Doc: "image of the guest's kernel, on \"kvm\" a distribution's vmlinuz or vmlinux with its modules (by default the host's newest); a relative path is relative to the directory of the .star file"},
+			{Name: "kernel_args", Type: args.ListOf[string](args.String), Default: "[]", Doc: "more parameters of the guest's kernel on \"kvm\", as \"mitigations=off\": Linux' own, one each"},
 			{Name: "memory", Type: args.Bytes, Default: `"256MiB"`, Doc: "memory of the guest: kernel, files in memory and all containers together"},
 			{Name: "nic", Type: args.OneOf("own", "shared"), Default: `"own"`, Doc: `"own": a card of the machine for each container; "shared": one for all, and who sent a frame is found in the guest's memory`},
 			{Name: "cpu", Type: args.Number, Default: "no limit", Doc: "CPUs' worth of the host's time for the whole machine; on \"kvm\" its processors, a whole number"},
@@ -47,6 +48,14 @@ func newMachine(c call) (starlark.Value, error) {
 		}
 		if m.Kind == bundle.MachineHost {
 			return nil, c.Errorf("kernel", `write kind = "uml" or "kvm"`, `kernel: machine "host" runs on the host's own`)
+		}
+	}
+	if m.KernelArgs = args.Get[[]string](c.Call, "kernel_args"); len(m.KernelArgs) > 0 && m.Kind != bundle.MachineKVM {
+		return nil, c.Errorf("kernel_args", `write kind = "kvm"`, `kernel_args: a machine %q takes none`, m.Kind)
+	}
+	for _, word := range m.KernelArgs {
+		if err := bundle.CheckKernelArg(word); err != nil {
+			return nil, c.Errorf("kernel_args", `as in kernel_args = ["mitigations=off", "nosmt"]`, "kernel_args: %v", err)
 		}
 	}
 	if m.SharedNIC = args.Or(c.Call, "nic", "own") == "shared"; m.SharedNIC && m.Kind == bundle.MachineHost {
