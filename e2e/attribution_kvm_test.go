@@ -54,7 +54,7 @@ func attributionKVM(t *testing.T, dir, mode, kernel, params string) {
 	begin := time.Now()
 	m, err := kvm.Start(t.Context(), &kvm.Config{
 		Image: kvm.Kernel{Path: filepath.Join(dir, kernel), InitRD: []*os.File{kvmArchive(t, dir)},
-			CommandLine: fmt.Sprintf("quiet links=%s datagrams=%d stream=32768 %s", mode, slow, params)},
+			CommandLine: fmt.Sprintf("quiet links=%s datagrams=%d stream=32768 %s %s", mode, slow, params, os.Getenv(kernelArg))},
 		Memory: 256 << 20, Console: said,
 		Devices: []kvm.Device{{Virtio: c, Kicked: func(r *kvm.Regs, _ int) {
 			<-looked

@@ -11,6 +11,7 @@ import (
 // makes: there what they say of machine uml must hold of machine kvm.
 const (
 	kvmKernel   = "SEKI_TEST_KVM_KERNEL" // of its guests
+	kernelArg   = "SEKI_TEST_KERNEL_ARG" // a parameter for them, if any
 	programsDir = "SEKI_TEST_PROGRAMS"   // has seki and tools/inside: there is no Go
 )
 
@@ -29,7 +30,7 @@ func requireMachine(t *testing.T, features ...string) {
 // ownKernel are the arguments of machine() in Starlark.
 func ownKernel() string {
 	if onKVM() {
-		return fmt.Sprintf(`"kvm", kernel = %q, cpu = 1`, os.Getenv(kvmKernel))
+		return fmt.Sprintf(`"kvm", kernel = %q, kernel_args = %q.split(), cpu = 1`, os.Getenv(kvmKernel), os.Getenv(kernelArg))
 	}
 	return `"uml"`
 }
@@ -37,7 +38,11 @@ func ownKernel() string {
 // ownKernelFlags are those of seki run.
 func ownKernelFlags() []string {
 	if onKVM() {
-		return []string{"--machine", "kvm", "--kernel", os.Getenv(kvmKernel)}
+		flags := []string{"--machine", "kvm", "--kernel", os.Getenv(kvmKernel)}
+		if arg := os.Getenv(kernelArg); arg != "" {
+			flags = append(flags, "--kernel-arg", arg)
+		}
+		return flags
 	}
 	return []string{"--machine", "uml"}
 }

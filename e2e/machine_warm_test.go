@@ -15,9 +15,9 @@ import (
 // warmFlags are those of machine start for the machine of [ownKernel].
 func warmFlags() []string {
 	if onKVM() {
-		return []string{"--machine", "kvm", "--kernel", os.Getenv(kvmKernel), "--cpu", "1"}
+		return append(ownKernelFlags(), "--cpu", "1")
 	}
-	return []string{"--machine", "uml"}
+	return ownKernelFlags()
 }
 
 // warm boots a machine that waits.
@@ -55,6 +55,7 @@ func TestMachineWarm(t *testing.T) {
 	r.refused("wants 2 cards, and machine spare has 1", "run", "--warm", "spare", r.write("cards.star", card(1, "")+card(2, "")))
 	r.refused("wants a card with mtu = 9000", "run", "-d", "--warm", "spare", r.write("mtu.star", card(1, ", mtu = 9000")))
 	r.refused("wants 64 MiB of memory", "run", "--warm", "spare", r.write("memory.star", one+"\nmachine(memory = \"64MiB\")"))
+	r.refused(map[bool]string{false: "wants a kernel of machine kvm", true: `wants a kernel with ["nosmt"]`}[onKVM()], "run", "--warm", "spare", r.write("args.star", one+"\nmachine(\"kvm\", kernel_args = [\"nosmt\"])"))
 	r.refused(`wants nic = "shared"`, "run", "--warm", "spare", r.write("shared.star", card(1, "")+"\nmachine(nic = \"shared\")"))
 	r.refused("without --machine", "run", "--warm", "spare", "--machine", "host", r.write("one.star", one))
 

@@ -15,7 +15,7 @@ import (
 // between lies are as long.
 const demo = `
 cd /examples
-demo -seki /bin/seki -machine kvm -kernel /guests/full/vmlinuz -file arp_guard.star -patience 3
+demo -seki /bin/seki -machine kvm -kernel /guests/full/vmlinuz -kernel-arg $SEKI_TEST_KERNEL_ARG -file arp_guard.star -patience 3
 `
 
 // demoFiles are what the demo needs of a host: its containers have the host's root.

@@ -19,7 +19,7 @@ import (
 // monitor. The file is the same for each kind of card, but for what mallory does
 // before she pings bob, and whether she may.
 const podStar = `
-machine("kvm", memory = "224MiB", nic = "%s", cpu = 1)
+machine("kvm", memory = "224MiB", kernel_args = ["printk.time=0"], nic = "%s", cpu = 1)
 
 def only(own, ping = True):
     def allow_arp(src_ip):
@@ -55,7 +55,7 @@ const watch = `
 set -e
 trap 'seki stop p' EXIT
 cd /tmp
-seki run -d --name p --kernel /guests/full/$KERNEL /$FILE
+seki run -d --name p --kernel /guests/full/$KERNEL --kernel-arg $SEKI_TEST_KERNEL_ARG /$FILE
 echo "it runs"
 for i in $(seq 120); do
 	if [ "$(for c in alice mallory; do seki logs p/$c; done | grep -c 'is done')" = 2 ]; then break; fi
@@ -64,7 +64,7 @@ done
 for c in alice mallory; do seki logs p/$c | sed "s/^/$c | /"; done
 seki ps
 seki stats p
-seki exec p/bob sh -c 'read v < /proc/version; echo "exec: $v"'
+seki exec p/bob sh -c 'read v < /proc/version; echo "exec: $v"; read v < /proc/cmdline; echo "booted: $v"'
 seki events p > /tmp/events
 echo callbacks: $(grep -c 'a callback ran in the guest' /tmp/events)
 grep drop /tmp/events | head -3
@@ -105,7 +105,7 @@ func pings(ctx context.Context, t *testing.T, m *nested.Machine, series string) 
 		t.Run(tt.nic, func(t *testing.T) {
 			out := sh(ctx, t, m, tt.how)
 			for _, want := range append(tt.want,
-				`alice +\| 40 packets transmitted, 40 packets received`, `p +alice +running +kvm`, `exec: Linux version `+regexp.QuoteMeta(series)+`\.`, `callbacks: 3`,
+				`alice +\| 40 packets transmitted, 40 packets received`, `p +alice +running +kvm`, `exec: Linux version `+regexp.QuoteMeta(series)+`\.`, `booted: .* printk\.time=0 nohz=off rdinit=`, `callbacks: 3`,
 				`(?m)^bob +enforce +[1-9]`, `(?m)^alice +enforce +[1-9]`, `(?m)^mallory +enforce +[1-9]`,
 			) {
 				if !regexp.MustCompile(want).MatchString(out) {

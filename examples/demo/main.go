@@ -39,6 +39,7 @@ func main() {
 	file := flag.String("file", "examples/arp_guard.star", "the file to run")
 	machine := flag.String("machine", "host", "the kernel to run it on: host; uml, which needs no root; or kvm")
 	kernel := flag.String("kernel", "", "the kernel of machine uml or kvm, instead of its own choice")
+	arg := flag.String("kernel-arg", "", "a parameter for the kernel of machine kvm")
 	patience := flag.Int("patience", 1, "how many times as long as usual to wait, for an emulated processor")
 	flag.Parse()
 	d, err := newDemo(*seki, *file)
@@ -46,7 +47,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
-	d.machine, d.kernel, d.patience = *machine, *kernel, time.Duration(*patience)
+	d.machine, d.kernel, d.kernelArg, d.patience = *machine, *kernel, *arg, time.Duration(*patience)
 	ok := d.run()
 	if err := d.close(); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -62,6 +63,7 @@ type demo struct {
 	seki, file string
 	machine    string
 	kernel     string        // "" for the machine's own choice
+	kernelArg  string        // "" for none
 	patience   time.Duration // a factor of all that is waited for
 	root       string
 	start      time.Time
@@ -114,6 +116,9 @@ func (d *demo) story() {
 	run := []string{"run", "-d", "--machine", d.machine, "--set", fmt.Sprintf("watch=%v", watch*d.patience)}
 	if d.kernel != "" {
 		run = append(run, "--kernel", d.kernel)
+	}
+	if d.kernelArg != "" {
+		run = append(run, "--kernel-arg", d.kernelArg)
 	}
 	if out, err := d.call(append(run, d.file)...); err != nil {
 		d.check("the pod starts", false, "%v: %s", err, out)

@@ -126,7 +126,7 @@ func bootGuest(t *testing.T, image string, cpus int, memory int64) *guest {
 		}
 	}
 	g.m, err = kvm.Start(t.Context(), &kvm.Config{
-		Image:  kvm.Kernel{Path: image, InitRD: []*os.File{selfArchive(t), moduleArchive(t)}, CommandLine: "quiet rdinit=/init"},
+		Image:  kvm.Kernel{Path: image, InitRD: []*os.File{selfArchive(t), moduleArchive(t)}, CommandLine: "quiet rdinit=/init " + os.Getenv("SEKI_TEST_KERNEL_ARG")},
 		Memory: memory, CPUs: cpus,
 		Devices:  []kvm.Device{{Virtio: sockets}, {Virtio: g.card, Kicked: kicked}},
 		Doorbell: rung(t),
