@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	verbs := map[string]func([]string) error{"idle": idle, "tick": tick, "station": station, "root": root, "write": write, "race": race, "steal": steal, "reach": reach, "ring": ring, "drive": drive}
+	verbs := map[string]func([]string) error{"idle": idle, "tick": tick, "clock": clock, "station": station, "root": root, "write": write, "race": race, "steal": steal, "reach": reach, "ring": ring, "drive": drive}
 	if len(os.Args) < 2 || verbs[os.Args[1]] == nil {
 		fmt.Fprintln(os.Stderr, "usage: inside VERB [ARG...]")
 		os.Exit(2)

@@ -34,6 +34,9 @@ var stubPatch []byte
 //go:embed faults.patch
 var faultsPatch []byte
 
+//go:embed clock.patch
+var clockPatch []byte
+
 //go:embed boot.patch
 var bootPatch []byte
 
@@ -41,7 +44,7 @@ var bootPatch []byte
 // those that make it faster. One behind the other, as patch(1) takes them.
 var (
 	neededPatch = slices.Concat(xstatePatch, idmapPatch)
-	patchText   = slices.Concat(neededPatch, stubPatch, faultsPatch, bootPatch)
+	patchText   = slices.Concat(neededPatch, stubPatch, faultsPatch, bootPatch, clockPatch)
 )
 
 // Names within the directory of a kernel.

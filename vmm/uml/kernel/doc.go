@@ -6,8 +6,8 @@
 // under a key made of source version, configuration and patches, beside a manifest
 // that says what it was made of. xstate.patch and idmap.patch are needed; by the
 // others, which other versions go without, a machine starts in 2/3 of the
-// processor time, because its programs are stopped less often and for less. [Find] is the newest such kernel, and costs no
-// more than reading its manifest.
+// processor time, because its programs are stopped less often and for less. [Find] is
+// the newest such kernel, and costs no more than reading its manifest.
 //
 // [Inspect] reads any kernel file, ours or not, without running it. Whether it
 // runs on this host only a boot can say: package uml has that.
