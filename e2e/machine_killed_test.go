@@ -29,13 +29,15 @@ func lookAt(pid int) (process, bool) {
 	}
 	i, j := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
 	fields := strings.Fields(string(b[j+1:])) // from the third on (proc_pid_stat(5))
-	if len(fields) < 20 || fields[0] == "Z" {
+	// The first thread of one that was killed is a zombie while others, in the kernel for
+	// a vCPU, still hold its files: num_threads counts them.
+	if len(fields) < 20 || fields[0] == "Z" && fields[17] == "1" {
 		return process{}, false
 	}
 	return process{pid, string(b[i+1 : j]), fields[19]}, true
 }
 
-// lives says that the process is there, and no zombie.
+// lives says that the process is there, and not only for its parent to wait for.
 func (p process) lives() bool {
 	now, ok := lookAt(p.pid)
 	return ok && now == p
