@@ -142,8 +142,7 @@ func (m *Machine) command(name string, args ...string) *exec.Cmd {
 // beat interrupts L1's processor twenty times a second, until QEMU has ended: should
 // it still lose an interrupt (see [startOnOneCPU]), the next of any kind has it look
 // again. Without it, and on several processors, once in twenty runs L1 halted for good
-// with its timer's vector in the IRR; with four a second there were runs in which L2,
-// whose timers are L1's, went on with each beat and no sooner, and took minutes to boot.
+// with its timer's vector in the IRR.
 func (m *Machine) beat() {
 	for tick := time.NewTicker(50 * time.Millisecond); ; {
 		select {
